@@ -1,0 +1,1 @@
+"""What people write: job files and settings, checked at the edge."""

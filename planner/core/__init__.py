@@ -1,0 +1,1 @@
+"""The domain: pure values and rules. No files, no clock, no network."""

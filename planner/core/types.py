@@ -1,0 +1,453 @@
+"""The domain's values: frozen, hashable, every unit in the name.
+
+They are made by the edges (`planner.config`, `planner.wire`), by runners and by predictors, and
+passed between layers as they are. Paths are strings here, since a run's paths may be on another
+machine. Money that was really spent is integer micro-dollars (`_microusd`); predicted money is a
+`Distribution` in dollars (`_usd`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from planner.core.distribution import Distribution, Evidence
+
+Market = Literal["spot", "on_demand", "queue", "local"]
+Precision = Literal["fp32", "tf32", "amp_fp16", "bf16"]
+Prefer = Literal["cost", "time", "risk"]
+Bottleneck = Literal["gpu", "loader", "network", "memory", "unknown"]
+PriceSource = Literal["live", "cache", "static", "contract", "free"]
+ProbeState = Literal["ok", "oom", "failed", "preempted", "skipped"]
+ControllerMode = Literal["off", "suggest", "guarded", "auto"]
+Setting = str | int | float | bool | tuple[str, ...]
+
+
+# ---- what is asked for ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """One `[[where]]` of a job file: a runner, and that runner's own settings for this job."""
+
+    runner: str
+    pool: str
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeSettings:
+    """How to try the job out, and what that may cost at the most."""
+
+    slice_fraction: float = 0.1
+    steps: int = 30
+    warmup_steps: int = 5
+    max_cost_usd: float = 1.5
+    max_time_s: float = 900.0
+    hang_timeout_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdjustPolicy:
+    """Which knobs may change in flight: freely, only after asking, or never."""
+
+    allow: tuple[str, ...] = ("workers", "micro_batch", "loader_workers", "checkpoint_interval")
+    ask: tuple[str, ...] = ()
+    never: tuple[str, ...] = ("global_batch",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """What the user wants. The deadline counts from when it was stated, `stated_at`."""
+
+    deadline_at: datetime | None = None
+    deadline_s: float | None = None
+    budget_usd: float | None = None
+    confidence: float = 0.9
+    prefer: Prefer = "cost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """A training job, as its job file describes it.
+
+    Attributes:
+        name: Letters, digits, `-` and `_`.
+        command: Argument vector with `{placeholders}`; never passed to a shell.
+        workdir: Absolute folder the command runs in: the job file's own.
+        data: Absolute path of the data set, or None when the job has none that planner can slice.
+        samples: Training samples of one epoch; None until the data set or the job said so.
+        epochs: Passes over the data.
+        global_batch: Samples of one optimiser step over all workers; None until the job said so.
+        micro_batches: Micro-batches per worker worth trying; empty lets planner choose.
+        worker_counts: Worker counts worth trying; empty lets planner choose.
+        loader_workers: Data-loading processes per worker; None keeps the script's own.
+        precision: Arithmetic the script uses; told, not chosen, by planner.
+        checkpoint_dir: Template of the checkpoint folder; None keeps it in the run's own folder.
+        checkpoint_interval_s: Wanted time between checkpoints.
+        env: Names of environment variables that the job is given besides the basic ones.
+        tier: 1 when the script uses the SDK, else 0.
+        seed: Seed of the data order.
+        hang_timeout_s: Without a step for so long, a worker counts as hung.
+        retries: How often a failed attempt is started again when it had made progress.
+        source: The job file, for messages; None when made from a command line.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    workdir: str
+    data: str | None = None
+    samples: int | None = None
+    epochs: int = 1
+    global_batch: int | None = None
+    micro_batches: tuple[int, ...] = ()
+    worker_counts: tuple[int, ...] = ()
+    loader_workers: int | None = None
+    precision: Precision = "fp32"
+    checkpoint_dir: str | None = None
+    checkpoint_interval_s: float = 600.0
+    env: tuple[str, ...] = ()
+    tier: Literal[0, 1] = 0
+    seed: int = 0
+    hang_timeout_s: float = 600.0
+    retries: int = 2
+    places: tuple[Place, ...] = ()
+    probe: ProbeSettings = ProbeSettings()
+    goal: Goal = Goal()
+    adjust: AdjustPolicy = AdjustPolicy()
+    source: str | None = None
+
+
+# ---- what there is ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceConfig:
+    """Machines and workers, of one shape, at one place.
+
+    `workers_per_node` is the number of training processes on each node: one per GPU, or one per
+    CPU slot where there is no GPU. `vcpus_per_node` counts only what this configuration is given.
+    """
+
+    runner: str
+    pool: str
+    market: Market
+    nodes: int = 1
+    workers_per_node: int = 1
+    gpus_per_node: int = 0
+    gpu: str | None = None
+    gpu_memory_bytes: int | None = None
+    vcpus_per_node: int = 1
+    memory_bytes_per_node: int | None = None
+    instance_type: str | None = None
+    region: str | None = None
+    zone: str | None = None
+
+    @property
+    def workers(self) -> int:
+        """Training processes in all."""
+        return self.nodes * self.workers_per_node
+
+    @property
+    def device(self) -> str:
+        """GPU type, or `cpu`: what step times of different configurations compare by."""
+        return self.gpu or "cpu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knobs:
+    """What can be turned without other machines."""
+
+    micro_batch: int
+    accumulation: int
+    global_batch: int
+    loader_workers: int = 0
+    precision: Precision = "fp32"
+    checkpoint_interval_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceQuote:
+    """What a configuration costs per hour, where that is known from, and how old it is.
+
+    `usd_per_h` is for the whole configuration. It is 0 only with `source="free"`.
+    """
+
+    usd_per_h: float
+    source: PriceSource
+    as_of: datetime
+    age_s: float = 0.0
+    stale: bool = False
+    p50_24h_usd_per_h: float | None = None
+    p90_24h_usd_per_h: float | None = None
+    interruptions_per_h: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A configuration that a runner could start now, and its price."""
+
+    resources: ResourceConfig
+    price: PriceQuote
+    wait_s: Distribution
+
+
+# ---- what was learned --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult:
+    """One short real trial.
+
+    Attributes:
+        id: Stable for the same fingerprint, resources and knobs.
+        fingerprint: The job this is evidence about.
+        steps: Steady steps measured, warm-up not counted.
+        warmup_steps: Steps dropped before the steady state.
+        step_time_s: Steady times of whole optimiser steps; empty unless `state` is `ok`.
+        loader_wait_s: Mean wait for data within a step.
+        start_s: From launch to the first step.
+        tail_s: What the loop body did after the last batch of an epoch (evaluation), on
+            `tail_samples` samples of the sliced non-training splits; None when not seen.
+        tail_samples: Samples in the non-training splits of the slice.
+        checkpoint_s: Time of one checkpoint; None when none was written.
+        checkpoint_bytes: Size of it.
+        peak_device_bytes: Largest peak over the workers, from inside: torch's counter of the GPU,
+            or resident memory of the process tree on CPU.
+        peak_outside_bytes: The same seen from outside (NVML, or psutil).
+        capacity_bytes: Device memory that a worker could have used.
+        slice_samples: Training samples in the slice.
+        samples: Training samples the whole epoch has.
+        error: Why it failed, in one line.
+        log: Last lines of the failed job's output.
+    """
+
+    id: str
+    fingerprint: str
+    resources: ResourceConfig
+    knobs: Knobs
+    state: ProbeState
+    measured_at: datetime
+    steps: int = 0
+    warmup_steps: int = 0
+    step_time_s: tuple[float, ...] = ()
+    loader_wait_s: float | None = None
+    start_s: float | None = None
+    tail_s: float | None = None
+    tail_samples: int | None = None
+    checkpoint_s: float | None = None
+    checkpoint_bytes: int | None = None
+    peak_device_bytes: int | None = None
+    peak_outside_bytes: int | None = None
+    capacity_bytes: int | None = None
+    gpu_utilisation: float | None = None
+    slice_samples: int | None = None
+    samples: int | None = None
+    wall_s: float = 0.0
+    cost_usd: float = 0.0
+    error: str | None = None
+    log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkLoad:
+    """How much there is to do: what a whole-run prediction is made for."""
+
+    samples: int
+    epochs: float
+    tail_samples: int = 0
+    slice_fraction: float = 1.0
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A central prediction interval and how far it can be trusted."""
+
+    level: float
+    lo: float
+    hi: float
+    method: Literal["cqr", "split", "analytic", "none"] = "analytic"
+    calibrated: bool = False
+    n_calibration: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What one configuration would do with the whole job."""
+
+    step_time_s: Distribution
+    run_s: Distribution
+    memory_bytes: Distribution
+    p_oom: float
+    bottleneck: Bottleneck
+    evidence: Evidence
+    interval_method: Literal["cqr", "split", "analytic", "none"] = "analytic"
+    calibrated: bool = False
+    n_calibration: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why an option is not feasible."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One way to run the whole job, scored against the goal."""
+
+    id: str
+    resources: ResourceConfig
+    knobs: Knobs
+    price: PriceQuote
+    wait_s: Distribution
+    run_s: Distribution
+    total_s: Distribution
+    cost_usd: Distribution
+    memory_bytes: Distribution
+    throughput_samples_per_s: Distribution
+    total_interval: Interval
+    cost_interval: Interval
+    p_oom: float
+    p_deadline: float | None
+    p_budget: float | None
+    bottleneck: Bottleneck
+    expected_interruptions: float
+    evidence: Evidence
+    rank: int
+    on_front: bool
+    dominated_by: str | None
+    feasible: bool
+    reasons: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flip:
+    """The pick becomes `to` when `variable` goes beyond `value`."""
+
+    to: str
+    variable: str
+    op: Literal["<", ">"]
+    value: float
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """The pick, the rule that made it, one sentence, and what would change it."""
+
+    option_id: str | None
+    rule: str
+    text: str
+    flips: tuple[Flip, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """How good the predictors have been. None where nothing was measured yet."""
+
+    id: str
+    n_train: int
+    coverage: float | None = None
+    time_mape: float | None = None
+    memory_mape: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warning_:
+    """Something the reader of an estimate should know, under a stable code."""
+
+    code: str
+    text: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimateResult:
+    """Everything `planner estimate` found out."""
+
+    id: str
+    created_at: datetime
+    seed: int
+    job: JobSpec
+    work: WorkLoad
+    goal: Goal
+    recommendation: Recommendation
+    options: tuple[Option, ...]
+    probes: tuple[ProbeResult, ...]
+    probe_cost_usd: float
+    model: ModelCard
+    warnings: tuple[Warning_, ...] = ()
+
+    def option(self, option_id: str) -> Option | None:
+        """The option of that id."""
+        return next((o for o in self.options if o.id == option_id), None)
+
+
+# ---- what is run ---------------------------------------------------------------------------------
+
+
+class RunState(StrEnum):
+    """Where a run stands. `planner.core.lifecycle` holds the moves that are allowed."""
+
+    PLANNED = "planned"
+    PROVISIONING = "provisioning"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    DONE = "done"
+    FAILED = "failed"
+    STOPPED_BY_CAP = "stopped_by_cap"
+    CANCELLED = "cancelled"
+
+
+TERMINAL_STATES = frozenset(
+    {RunState.DONE, RunState.FAILED, RunState.STOPPED_BY_CAP, RunState.CANCELLED}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What was agreed to: the option, the caps, and the price that was shown.
+
+    Attributes:
+        max_usd_per_h: The highest price per hour the user accepted.
+        budget_microusd: Hard cap on the whole run; None when there is none.
+        fallbacks: Options to try next when the chosen one cannot be had, best first.
+    """
+
+    run_id: str
+    name: str
+    job: JobSpec
+    option: Option
+    work: WorkLoad
+    goal: Goal
+    estimate_id: str
+    created_at: datetime
+    max_usd_per_h: float
+    budget_microusd: int | None
+    controller: ControllerMode = "guarded"
+    retries: int = 2
+    fallbacks: tuple[Option, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One decision of a guard or a controller: what it saw, did, expected, and what came of it."""
+
+    id: str
+    at: datetime
+    action: str
+    why: str
+    mode: str
+    expected: str = "-"
+    measured: str = "-"
+    observation: Mapping[str, float | str | None] = field(default_factory=dict)
+    alternatives: tuple[tuple[str, float | None, str], ...] = ()

@@ -1,0 +1,1 @@
+"""What planner does: estimate, launch, supervise, compare. Used by the CLI and the app alike."""

@@ -1,0 +1,1 @@
+"""What scripts read: versioned documents, their models and published schemas."""

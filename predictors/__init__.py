@@ -1,0 +1,1 @@
+"""What a configuration would take: time, memory, whole runs, each as a distribution."""

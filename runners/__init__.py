@@ -1,0 +1,1 @@
+"""Where jobs run: one protocol, one implementation per place."""
