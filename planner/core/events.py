@@ -25,6 +25,7 @@ EventType = Literal[
     "run.checkpoint",
     "run.interrupted",
     "run.resumed",
+    "run.paused",
     "run.stopping",
     "run.finished",
     "decision.proposed",
