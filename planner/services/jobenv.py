@@ -71,6 +71,10 @@ def render_argv(
     name (`{"lr": 0.1}`) are ordinary text.
 
     Args:
+        job: Its command is the template.
+        resources: Gives `{workers}`.
+        knobs: Give the batch sizes, `{loader_workers}` and `{precision}`.
+        run_id: Run or probe.
         data: The data set or its slice; None when the job has none.
         checkpoint_dir: Absolute folder of the checkpoints.
         output_dir: Absolute folder for whatever else the script keeps.
@@ -143,8 +147,14 @@ def worker_env(
     out: the script then keeps its own.
 
     Args:
+        job: Names the variables to pass on.
+        resources: The shape that is started.
+        knobs: Batch sizes (0 when not known), loader workers, checkpoint interval.
+        run_id: Run or probe; every process carries it.
         attempt: Counts the launches of this run, from 1.
         control: Path of the control file; it may not exist yet.
+        checkpoint_dir: Absolute folder of the checkpoints.
+        output_dir: Absolute folder for whatever else the script keeps.
         probe_steps: Optimiser steps of a probe; None in a run.
         environ: The caller's environment; None takes this process's.
 
