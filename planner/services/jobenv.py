@@ -174,7 +174,7 @@ def worker_env(
             code="usage.env_missing",
         )
     env |= {name: caller[name] for name in job.env}
-    env["PATH"] = _search_path(job.command, caller)
+    env["PATH"] = search_path(job.command, caller)
     env |= {
         "PLANNER_RUN_ID": run_id,
         "PLANNER_ATTEMPT": str(attempt),
@@ -195,7 +195,8 @@ def worker_env(
     return env
 
 
-def _search_path(command: tuple[str, ...], caller: Mapping[str, str]) -> str:
+def search_path(command: tuple[str, ...], caller: Mapping[str, str]) -> str:
+    """PATH of the workers; see `worker_env`."""
     path = caller.get("PATH", os.defpath)
     in_environment = "VIRTUAL_ENV" in caller or "CONDA_PREFIX" in caller
     isolated = any((Path(sys.prefix) / mark).exists() for mark in _ISOLATED_TOOL_MARKS)

@@ -1,0 +1,231 @@
+"""Which configurations an estimate scores, and which few of them it tries out.
+
+Candidates are every offer of the job's places with every micro-batch that keeps the global batch:
+`global = workers x micro x accumulation`. Probes are a small design over them, after what Ernest
+(Venkataraman et al., NSDI 2016) and our own comparison of predictors found worth measuring: the
+reference, the largest shape, the effect of the micro-batch on one worker, and two workers as the
+first that synchronise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from planner.core.errors import ConfigError, PlannerError, RunnerError, UsageError
+from planner.core.types import JobSpec, Knobs, Offer, Place, ResourceConfig, Warning_
+from runners.base import Runner
+from runners.registry import get_runner, runner_names
+
+MAX_ACCUMULATION = 8
+"""Smaller micro-batches than an eighth of a worker's share are not proposed unasked."""
+MIN_MICRO_BATCH = 2
+"""Batch normalisation needs two samples."""
+MAX_PROBES = 4
+"""Probes of one kind of machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A configuration that could be probed or bought: where, how, and through whom."""
+
+    place: Place
+    offer: Offer
+    knobs: Knobs
+
+    @property
+    def resources(self) -> ResourceConfig:
+        """The machines."""
+        return self.offer.resources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offers:
+    """What the job's places offer now, and what went wrong while asking."""
+
+    found: tuple[tuple[Place, Offer], ...]
+    warnings: tuple[Warning_, ...] = ()
+
+
+def ask_places(job: JobSpec) -> Offers:
+    """The offers of all places of the job.
+
+    A place whose runner is not installed or does not answer is left out with a warning, as long
+    as another one is left.
+
+    Raises:
+        ConfigError: A place's settings do not fit its runner.
+        UsageError: The job names no place, or no place has a runner.
+        RunnerError: Every place failed.
+    """
+    if not job.places:
+        raise UsageError(
+            f"{job.source or job.name} says nowhere where to run",
+            hint='Add [[where]] with runner = "local" to the job file.',
+        )
+    found: list[tuple[Place, Offer]] = []
+    failures: list[PlannerError] = []
+    warnings: list[Warning_] = []
+    for place in job.places:
+        try:
+            offers = find_runner(place).offers(place)
+        except ConfigError:
+            raise
+        except (UsageError, RunnerError) as error:
+            failures.append(error)
+            text = f"{place.runner} is left out: {error.text}"
+            warnings.append(Warning_(code="runner.unavailable", text=text, hint=error.hint))
+            continue
+        found += [(place, offer) for offer in offers]
+        if not offers:
+            text = f"{place.runner} ({place.pool}) has nothing to offer now"
+            warnings.append(Warning_(code="runner.no_offers", text=text, hint="planner doctor"))
+    if not found:
+        if failures:
+            raise failures[0]
+        raise RunnerError(
+            "none of the job's places has anything to offer now",
+            hint="Look at planner doctor, or add another [[where]] to the job file.",
+        )
+    if any(offer.price.source == "free" for _, offer in found):
+        text = "A place has no price: its options count as free."
+        hint = "Set usd_per_slot_h or usd_per_gpu_h in [[where]] to see money."
+        warnings.append(Warning_(code="price.free", text=text, hint=hint))
+    return Offers(found=tuple(found), warnings=tuple(warnings))
+
+
+def find_runner(place: Place) -> Runner:
+    """The runner of a place.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    if place.runner not in runner_names():
+        raise UsageError(
+            f"there is no runner {place.runner!r} in this installation",
+            hint=f"Installed: {', '.join(runner_names())}.",
+            code="runner.unavailable",
+        )
+    return get_runner(place.runner)
+
+
+def trials(
+    job: JobSpec, offers: Offers, global_batch: int, *, distributed: bool
+) -> tuple[tuple[Trial, ...], tuple[Warning_, ...]]:
+    """All configurations that keep the global batch, smallest shape first.
+
+    Args:
+        job: Its `worker_counts` and `micro_batches` restrict what is proposed.
+        offers: What the places have.
+        global_batch: Samples of one optimiser step.
+        distributed: Whether the script can use more than one worker, as far as is known.
+
+    Raises:
+        UsageError: Nothing is left.
+    """
+    warnings: list[Warning_] = []
+    wanted = job.worker_counts
+    if not wanted and not distributed:
+        wanted = (1,)
+        if any(offer.resources.workers > 1 for _, offer in offers.found):
+            text = (
+                "Only one worker is planned for: nothing in the script speaks of distributed "
+                "training, and several copies of it would each train a model of their own."
+            )
+            hint = "Use DistributedDataParallel, or set worker_counts in [job]."
+            warnings.append(Warning_(code="job.not_distributed", text=text, hint=hint))
+    found = [
+        Trial(place=place, offer=offer, knobs=knobs)
+        for place, offer in offers.found
+        if not wanted or offer.resources.workers in wanted
+        for knobs in _knobs(job, offer.resources.workers, global_batch)
+    ]
+    if not found:
+        raise UsageError(
+            f"no configuration keeps the global batch of {global_batch}: no worker count and "
+            "micro-batch on offer multiply to it",
+            hint="Change global_batch, micro_batches or worker_counts in [job].",
+        )
+    found.sort(key=lambda t: (t.resources.workers, -t.knobs.micro_batch))
+    return tuple(found), tuple(warnings)
+
+
+def _knobs(job: JobSpec, workers: int, global_batch: int) -> list[Knobs]:
+    if job.tier == 0 and "global_batch" in job.adjust.allow and job.micro_batches:
+        # The script takes any batch it is told, and the user allowed the mathematics to change.
+        return [_with(job, micro, 1, micro * workers) for micro in job.micro_batches]
+    share, rest = divmod(global_batch, workers)
+    if rest or share == 0:
+        return []
+    if job.tier == 0:  # nobody accumulates for a script without the SDK
+        return [_with(job, share, 1, global_batch)]
+    if job.micro_batches:
+        micros = [m for m in sorted(set(job.micro_batches), reverse=True) if share % m == 0]
+    else:
+        micros = [
+            share // parts
+            for parts in _powers_of_two(MAX_ACCUMULATION)
+            if share % parts == 0 and (parts == 1 or share // parts >= MIN_MICRO_BATCH)
+        ]
+    return [_with(job, micro, share // micro, global_batch) for micro in micros]
+
+
+def _with(job: JobSpec, micro_batch: int, accumulation: int, global_batch: int) -> Knobs:
+    return Knobs(
+        micro_batch=micro_batch,
+        accumulation=accumulation,
+        global_batch=global_batch,
+        loader_workers=job.loader_workers or 0,
+        precision=job.precision,
+        checkpoint_interval_s=job.checkpoint_interval_s,
+    )
+
+
+def _powers_of_two(limit: int) -> list[int]:
+    return [2**i for i in range(limit.bit_length()) if 2**i <= limit]
+
+
+def machine(resources: ResourceConfig) -> tuple[str | None, ...]:
+    """What step times can be compared within: the device, or for CPUs the pool it belongs to."""
+    if resources.gpu:
+        return (resources.runner, resources.gpu)
+    return (resources.runner, resources.pool, resources.instance_type)
+
+
+def design(found: Sequence[Trial], limit: int = MAX_PROBES) -> tuple[Trial, ...]:
+    """The trials to probe, in the order of what they tell; the reference of each machine first.
+
+    For each kind of machine, as far as it differs: fewest workers with the largest micro-batch
+    (the reference: compute), most workers with theirs (synchronisation, and shared cores or
+    disks), fewest workers with the smallest micro-batch (what a step costs that does not grow
+    with the batch, and memory's slope), two workers where the most are more (how it grows).
+    The cheapest offer of a shape stands for all.
+    """
+    groups: dict[tuple[str | None, ...], list[Trial]] = {}
+    for trial in sorted(found, key=lambda t: t.offer.price.usd_per_h):
+        groups.setdefault(machine(trial.resources), []).append(trial)
+    chosen: list[Trial] = []
+    for group in groups.values():
+        counts = sorted({t.resources.workers for t in group})
+        few, most = counts[0], counts[-1]
+        second = next((n for n in counts if n >= 2 and few < n < most), None)
+        wanted = [_largest(group, few), _largest(group, most), _smallest(group, few)]
+        if second is not None:
+            wanted.append(_largest(group, second))
+        distinct: list[Trial] = []
+        for trial in wanted:
+            shape = (trial.resources.workers, trial.knobs)
+            if shape not in [(t.resources.workers, t.knobs) for t in distinct]:
+                distinct.append(trial)
+        chosen += distinct[:limit]
+    return tuple(chosen)
+
+
+def _largest(group: Sequence[Trial], workers: int) -> Trial:
+    same = [t for t in group if t.resources.workers == workers]
+    return max(same, key=lambda t: t.knobs.micro_batch)
+
+
+def _smallest(group: Sequence[Trial], workers: int) -> Trial:
+    same = [t for t in group if t.resources.workers == workers]
+    return min(same, key=lambda t: t.knobs.micro_batch)
