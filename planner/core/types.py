@@ -254,7 +254,10 @@ class ProbeResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkLoad:
-    """How much there is to do: what a whole-run prediction is made for."""
+    """How much there is to do: what a whole-run prediction is made for.
+
+    `samples` and `tail_samples` are those of one epoch, over the whole data set.
+    """
 
     samples: int
     epochs: float

@@ -1,0 +1,170 @@
+"""Sentences from numbers: why this option, why not that one, what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from planner.core.choose import MAX_P_OOM, Terms
+from planner.core.types import Bottleneck, Flip, Option, Prefer, Reason, Recommendation
+from planner.core.units import format_bytes, format_duration, format_money
+
+_BEST: dict[Prefer, str] = {
+    "cost": "Cheapest",
+    "time": "Fastest",
+    "risk": "Least risky",
+}
+
+_BOTTLENECK: dict[Bottleneck, str] = {
+    "gpu": "Computing takes most of each step: more workers or a faster device would help.",
+    "loader": "Waiting for data takes much of each step: more loader workers or faster storage"
+    " would help.",
+    "network": "Workers wait for each other's gradients: fewer workers, or a larger micro-batch"
+    " with fewer, larger steps, would help.",
+    "memory": "Memory limits the micro-batch: a smaller micro-batch with more accumulation, or a"
+    " device with more memory, would help.",
+    "unknown": "What limits the speed was not measured.",
+}
+
+
+def label(option: Option) -> str:
+    """An option in a few words: `local:cpu 2 workers x 16 x2`: micro-batch 16, accumulated twice."""
+    r, k = option.resources, option.knobs
+    what = f"{r.instance_type} {r.market}" if r.instance_type else f"{r.runner}:{r.pool}"
+    device = f" {r.gpu}" if r.gpu else ""
+    workers = "1 worker" if r.workers == 1 else f"{r.workers} workers"
+    accumulated = f" x{k.accumulation}" if k.accumulation > 1 else ""
+    return f"{what}{device} {workers} x {k.micro_batch}{accumulated}"
+
+
+def asked(terms: Terms) -> str:
+    """The chance constraints in words; empty when there are none."""
+    parts = []
+    if terms.deadline_s is not None:
+        parts.append(f"P(time) >= {terms.confidence:.2f}")
+    if terms.budget_usd is not None:
+        parts.append(f"P(cost) >= {terms.budget_confidence:.2f}")
+    return " and ".join(parts)
+
+
+def recommendation_text(terms: Terms, pick: Option | None, least_bad: Option | None) -> str:
+    """One sentence: the pick's merit, or what comes nearest when nothing meets the goal."""
+    wanted = asked(terms)
+    if pick is not None:
+        return f"{_BEST[terms.prefer]} option{' with ' if wanted else ''}{wanted}."
+    if least_bad is None:
+        return "There is no option: nothing is known that this job could run on."
+    reasons = "; ".join(reason.text for reason in least_bad.reasons)
+    return (
+        f"No option {f'has {wanted}' if wanted else 'fits into memory'}."
+        f" The least bad is {least_bad.id} ({label(least_bad)}): {reasons}."
+    )
+
+
+def oom_reason(p_oom: float) -> Reason:
+    """Why an option that may run out of memory is refused."""
+    return Reason(
+        code="memory.oom",
+        text=f"P(out of memory) is {p_oom:.2f}, at most {MAX_P_OOM:.2f} is accepted",
+    )
+
+
+def deadline_reason(p_deadline: float, median_s: float, terms: Terms) -> Reason:
+    """Why an option that may miss the deadline is refused."""
+    limit = format_duration(max(terms.deadline_s or 0.0, 0.0))
+    return Reason(
+        code="deadline.missed",
+        text=f"P(time <= {limit}) is {p_deadline:.2f}, asked for {terms.confidence:.2f};"
+        f" takes {format_duration(median_s)} at the median",
+    )
+
+
+def budget_reason(p_budget: float, median_usd: float, terms: Terms) -> Reason:
+    """Why an option that may break the budget is refused."""
+    return Reason(
+        code="budget.exceeded",
+        text=f"P(cost <= {format_money(terms.budget_usd or 0.0)}) is {p_budget:.2f},"
+        f" asked for {terms.budget_confidence:.2f};"
+        f" costs {format_money(median_usd)} at the median",
+    )
+
+
+def bottleneck_text(option: Option) -> str:
+    """What limits an option's speed, and what would help."""
+    return _BOTTLENECK[option.bottleneck]
+
+
+def why(options: Sequence[Option], recommendation: Recommendation) -> tuple[str, ...]:
+    """The paragraph under a table of options: merit, comparison, risk, flips, bottleneck."""
+    by_id = {option.id: option for option in options}
+    pick = by_id.get(recommendation.option_id or "")
+    if pick is None:
+        return (recommendation.text,)
+    lines = [recommendation.text]
+    rivals = [o for o in options if o.feasible and o.on_front and o.id != pick.id]
+    lines += [against(pick, rival) for rival in rivals[:3]]
+    if pick.p_deadline is not None:
+        lines.append(f"Chance to miss the deadline: {_percent(1 - pick.p_deadline)}.")
+    if pick.expected_interruptions > 0:
+        lines.append(
+            f"{pick.expected_interruptions:.2f} interruptions expected; their loss is in the"
+            " interval."
+        )
+    lines += [flip_text(flip, by_id[flip.to]) for flip in recommendation.flips if flip.to in by_id]
+    lines.append(bottleneck_text(pick))
+    return tuple(lines)
+
+
+def against(pick: Option, rival: Option) -> str:
+    """The pick compared with another option: `Against o2: saves $2.90, ends 3h54m later.`."""
+    money = rival.cost_usd.mean - pick.cost_usd.mean
+    time_s = pick.total_s.mean - rival.total_s.mean
+    parts = []
+    if format_money(abs(money)) != format_money(0):
+        parts.append(f"{'saves' if money > 0 else 'costs'} {format_money(abs(money))}")
+    if abs(time_s) >= 1:
+        parts.append(f"ends {format_duration(abs(time_s))} {'later' if time_s > 0 else 'earlier'}")
+    return f"Against {rival.id} ({label(rival)}): {', '.join(parts) or 'no real difference'}."
+
+
+def why_not(option: Option, pick: Option | None) -> str:
+    """Why an option is not the pick."""
+    if option.reasons:
+        return "; ".join(reason.text for reason in option.reasons)
+    if pick is None or option.id == pick.id:
+        return ""
+    if option.dominated_by is not None:
+        return f"dominated by {option.dominated_by}: neither faster nor cheaper"
+    time_s = option.total_s.mean - pick.total_s.mean
+    money = option.cost_usd.mean - pick.cost_usd.mean
+    slower = f"{format_duration(abs(time_s))} {'slower' if time_s > 0 else 'faster'}"
+    dearer = f"{format_money(abs(money))} {'dearer' if money > 0 else 'cheaper'}"
+    return f"{slower} and {dearer} than {pick.id}"
+
+
+def flip_text(flip: Flip, to: Option) -> str:
+    """A flip as a sentence."""
+    than = "more" if flip.op == ">" else "less"
+    condition = {
+        "hour_value_usd": f"an hour is worth {than} than {format_money(flip.value)} to you",
+        "deadline_s": f"the deadline is {'longer' if flip.op == '>' else 'shorter'} than"
+        f" {format_duration(flip.value)}",
+        "budget_usd": f"the budget is {than} than {format_money(flip.value)}",
+        "usd_per_h": f"its price is {than} than {format_money(flip.value)}/h",
+        "confidence": f"{than} than {_percent(flip.value)} confidence is asked for",
+    }.get(flip.variable, f"{flip.variable} {flip.op} {flip.value:g} {flip.unit}")
+    return f"The pick becomes {flip.to} ({label(to)}) when {condition}."
+
+
+def memory_text(option: Option) -> str:
+    """Peak memory of a worker against what it has."""
+    return f"{format_bytes(option.memory_bytes.p50)} peak, P(out of memory) {option.p_oom:.2f}"
+
+
+def _percent(fraction: float) -> str:
+    """A fraction as a percentage that never rounds a chance away to none or to certainty."""
+    percent = 100 * fraction
+    if 0 < percent < 1:
+        return "under 1 %"
+    if 99 < percent < 100:
+        return "over 99 %"
+    return f"{percent:.0f} %"

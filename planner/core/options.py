@@ -1,0 +1,302 @@
+"""From predictions to options: scored against the goal, ranked, with the pick and its reasons."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from math import ceil
+from typing import TYPE_CHECKING
+
+from planner.core import explain
+from planner.core.choose import (
+    RowFlip,
+    Scores,
+    Table,
+    Terms,
+    flips,
+    front_of,
+    score,
+    terms_of,
+)
+from planner.core.distribution import Distribution
+from planner.core.risk import combine, price_sigma
+from planner.core.types import (
+    Flip,
+    Goal,
+    Interval,
+    Knobs,
+    Offer,
+    Option,
+    Prediction,
+    Prefer,
+    Reason,
+    Recommendation,
+    ResourceConfig,
+    WorkLoad,
+)
+
+if TYPE_CHECKING:
+    from planner.core.distribution import Array
+
+RULES: dict[Prefer, str] = {
+    "cost": "min_expected_cost_subject_to_chance_constraints",
+    "time": "min_expected_time_subject_to_chance_constraints",
+    "risk": "min_risk_subject_to_chance_constraints",
+}
+
+INTERVAL_LEVEL = 0.9
+
+_ID_FIELDS = (
+    "runner",
+    "pool",
+    "instance_type",
+    "region",
+    "zone",
+    "market",
+    "nodes",
+    "workers_per_node",
+    "gpus_per_node",
+    "gpu",
+    "vcpus_per_node",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A configuration that could be had, and what it would do with the job."""
+
+    resources: ResourceConfig
+    knobs: Knobs
+    offer: Offer
+    prediction: Prediction
+
+
+def option_id(resources: ResourceConfig, knobs: Knobs) -> str:
+    """`o` and a short hash: the same for the same resources and knobs, whatever else changed."""
+    shape = {name: getattr(resources, name) for name in _ID_FIELDS}
+    text = json.dumps([shape, asdict(knobs)], sort_keys=True)
+    digest = base64.b32encode(hashlib.sha256(text.encode()).digest()).decode().lower()
+    return f"o{digest[:7]}"
+
+
+def build_options(
+    candidates: Sequence[Candidate], work: WorkLoad, goal: Goal, now: datetime
+) -> tuple[tuple[Option, ...], Recommendation]:
+    """Combine, score and rank; the options come best first.
+
+    Of a configuration that is offered twice, the cheaper offer counts.
+
+    Args:
+        candidates: What could be had.
+        work: The whole job.
+        goal: What is asked for.
+        now: When a deadline that is a time is measured from.
+
+    """
+    unique: dict[str, Candidate] = {}
+    for candidate in candidates:
+        key = option_id(candidate.resources, candidate.knobs)
+        known = unique.get(key)
+        if known is None or candidate.offer.price.usd_per_h < known.offer.price.usd_per_h:
+            unique[key] = candidate
+    options = _unscored(unique, work) if unique else []
+    return rescore_options(options, goal, now)
+
+
+def rescore_options(
+    options: Sequence[Option], goal: Goal, now: datetime
+) -> tuple[tuple[Option, ...], Recommendation]:
+    """The same options under another goal: only chances, ranks, reasons and the pick change."""
+    terms = terms_of(goal, now)
+    rule = RULES[goal.prefer]
+    if not options:
+        text = explain.recommendation_text(terms, None, None)
+        return (), Recommendation(option_id=None, rule=rule, text=text)
+    table = _table(options)
+    scores = score(table, terms)
+    ranked = _ranked(options, terms, scores)
+    pick = ranked[0] if scores.pick is not None else None
+    return ranked, Recommendation(
+        option_id=pick.id if pick else None,
+        rule=rule,
+        text=explain.recommendation_text(terms, pick, ranked[0]),
+        flips=tuple(_flip(f, options, goal, terms) for f in flips(table, terms, scores)),
+    )
+
+
+# ---- distributions ---------------------------------------------------------------------------
+
+
+def _unscored(unique: dict[str, Candidate], work: WorkLoad) -> list[Option]:
+    import numpy as np
+
+    given = list(unique.values())
+    prices = [c.offer.price for c in given]
+
+    def column(values: Sequence[float | None]) -> Array:
+        return np.asarray([np.nan if v is None else v for v in values], dtype=float)
+
+    totals = combine(
+        wait_s=np.asarray([c.offer.wait_s.quantiles for c in given]),
+        run_s=np.asarray([c.prediction.run_s.quantiles for c in given]),
+        usd_per_h=column([p.usd_per_h for p in prices]),
+        price_sigma=price_sigma(
+            column([p.p50_24h_usd_per_h for p in prices]),
+            column([p.p90_24h_usd_per_h for p in prices]),
+        ),
+        interruptions_per_h=column([p.interruptions_per_h or 0.0 for p in prices]),
+        checkpoint_interval_s=column([c.knobs.checkpoint_interval_s for c in given]),
+    )
+    rows = zip(
+        unique.items(),
+        totals.run_s.tolist(),
+        totals.total_s.tolist(),
+        totals.cost_usd.tolist(),
+        totals.interruptions.tolist(),
+        strict=True,
+    )
+    return [
+        _option(key, candidate, work, run=run, total=total, cost=cost, interruptions=interruptions)
+        for (key, candidate), run, total, cost, interruptions in rows
+    ]
+
+
+def _option(
+    key: str,
+    candidate: Candidate,
+    work: WorkLoad,
+    *,
+    run: list[float],
+    total: list[float],
+    cost: list[float],
+    interruptions: float,
+) -> Option:
+    prediction = candidate.prediction
+    total_s = Distribution(quantiles=tuple(total), evidence=prediction.evidence)
+    cost_usd = Distribution(quantiles=tuple(cost), evidence=prediction.evidence)
+    return Option(
+        id=key,
+        resources=candidate.resources,
+        knobs=candidate.knobs,
+        price=candidate.offer.price,
+        wait_s=candidate.offer.wait_s,
+        run_s=Distribution(quantiles=tuple(run), evidence=prediction.evidence),
+        total_s=total_s,
+        cost_usd=cost_usd,
+        memory_bytes=prediction.memory_bytes,
+        throughput_samples_per_s=_throughput(prediction.step_time_s, candidate.knobs, work),
+        total_interval=_interval(total_s, prediction),
+        cost_interval=_interval(cost_usd, prediction),
+        p_oom=prediction.p_oom,
+        p_deadline=None,
+        p_budget=None,
+        bottleneck=prediction.bottleneck,
+        expected_interruptions=interruptions,
+        evidence=prediction.evidence,
+        rank=1,
+        on_front=False,
+        dominated_by=None,
+        feasible=False,
+    )
+
+
+def _throughput(step_time_s: Distribution, knobs: Knobs, work: WorkLoad) -> Distribution:
+    """Samples per second of steady training: mean samples of a step over its time.
+
+    The last step of an epoch is smaller, hence the mean. Levels are symmetric, so the quantiles of
+    the reciprocal are the reciprocals in reverse order.
+    """
+    steps = max(1, ceil(work.samples / knobs.global_batch))
+    per_step = work.samples / steps
+    return Distribution(
+        quantiles=tuple(per_step / max(q, 1e-9) for q in reversed(step_time_s.quantiles)),
+        evidence=step_time_s.evidence,
+    )
+
+
+def _interval(distribution: Distribution, prediction: Prediction) -> Interval:
+    return Interval(
+        level=INTERVAL_LEVEL,
+        lo=distribution.p05,
+        hi=distribution.p95,
+        method=prediction.interval_method,
+        calibrated=prediction.calibrated,
+        n_calibration=prediction.n_calibration,
+    )
+
+
+# ---- scores ----------------------------------------------------------------------------------
+
+
+def _table(options: Sequence[Option]) -> Table:
+    import numpy as np
+
+    places: dict[tuple[str | None, ...], int] = {}
+    place = [places.setdefault(_place(o.resources), len(places)) for o in options]
+    by_size = sorted(
+        range(len(options)), key=lambda i: (options[i].resources.workers, options[i].id)
+    )
+    tie = np.empty(len(options), dtype=np.intp)
+    tie[by_size] = np.arange(len(options))
+    return Table(
+        total_s=np.asarray([o.total_s.quantiles for o in options]),
+        cost_usd=np.asarray([o.cost_usd.quantiles for o in options]),
+        p_oom=np.asarray([o.p_oom for o in options]),
+        usd_per_h=np.asarray([o.price.usd_per_h for o in options]),
+        place=np.asarray(place, dtype=np.intp),
+        tie=tie,
+    )
+
+
+def _place(r: ResourceConfig) -> tuple[str | None, ...]:
+    return (r.runner, r.pool, r.instance_type, r.region, r.zone, r.market)
+
+
+def _ranked(options: Sequence[Option], terms: Terms, scores: Scores) -> tuple[Option, ...]:
+    on_front, dominated_by = front_of(scores)
+    ranked = []
+    for rank, row in enumerate(scores.order.tolist(), start=1):
+        option = options[row]
+        p_deadline = None if scores.p_deadline is None else float(scores.p_deadline[row])
+        p_budget = None if scores.p_budget is None else float(scores.p_budget[row])
+        by = int(dominated_by[row])
+        ranked.append(
+            replace(
+                option,
+                p_deadline=p_deadline,
+                p_budget=p_budget,
+                rank=rank,
+                on_front=bool(on_front[row]),
+                dominated_by=options[by].id if by >= 0 else None,
+                feasible=bool(scores.feasible[row]),
+                reasons=_reasons(option, terms, scores, row),
+            )
+        )
+    return tuple(ranked)
+
+
+def _reasons(option: Option, terms: Terms, scores: Scores, row: int) -> tuple[Reason, ...]:
+    reasons = []
+    if not scores.fits[row]:
+        reasons.append(explain.oom_reason(option.p_oom))
+    if scores.p_deadline is not None and not scores.in_time[row]:
+        p = float(scores.p_deadline[row])
+        reasons.append(explain.deadline_reason(p, option.total_s.p50, terms))
+    if scores.p_budget is not None and not scores.in_budget[row]:
+        p = float(scores.p_budget[row])
+        reasons.append(explain.budget_reason(p, option.cost_usd.p50, terms))
+    return tuple(reasons)
+
+
+def _flip(flip: RowFlip, options: Sequence[Option], goal: Goal, terms: Terms) -> Flip:
+    """A flip in the goal's own terms: a deadline counts from when it was stated."""
+    value = flip.value
+    if flip.variable == "deadline_s" and goal.deadline_s is not None:
+        value += goal.deadline_s - (terms.deadline_s or 0.0)
+    return Flip(
+        to=options[flip.to].id, variable=flip.variable, op=flip.op, value=value, unit=flip.unit
+    )
