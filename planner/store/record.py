@@ -1,0 +1,369 @@
+"""What a run has come to: its journal, replayed into one value.
+
+`RunRecord.apply` is the only place that gives events their meaning for readers. It never raises on
+an event: keys that are missing or unknown leave the record as it is, since journals outlive
+versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeVar
+
+from planner.core.errors import StoreError
+from planner.core.events import Event
+from planner.core.types import Decision, RunState
+from planner.store.codec import from_json, parse_datetime
+
+T = TypeVar("T")
+
+SERIES_CAP = 512
+"""Most points kept of one series; twice as many are merged pair by pair."""
+_PROGRESS_SERIES = ("samples_per_s", "cpu", "gpu", "memory_bytes", "loader_wait")
+_RESTING = frozenset(
+    {RunState.PAUSED, RunState.DONE, RunState.FAILED, RunState.STOPPED_BY_CAP, RunState.CANCELLED}
+)
+
+
+class SeriesBuffer:
+    """A series of bounded length: once full, neighbouring points become their mean."""
+
+    def __init__(self) -> None:
+        self.at_s: list[float] = []
+        self.values: list[float] = []
+        self._stride = 1
+        self._pending: list[tuple[float, float]] = []
+
+    def add(self, at_s: float, value: float) -> None:
+        """Add one point; `at_s` counts from the run's start."""
+        self._pending.append((at_s, value))
+        if len(self._pending) < self._stride:
+            return
+        self.at_s.append(sum(at for at, _ in self._pending) / len(self._pending))
+        self.values.append(sum(value for _, value in self._pending) / len(self._pending))
+        self._pending.clear()
+        if len(self.values) >= 2 * SERIES_CAP:
+            self.at_s = [(a + b) / 2 for a, b in _pairs(self.at_s)]
+            self.values = [(a + b) / 2 for a, b in _pairs(self.values)]
+            self._stride *= 2
+
+
+def _pairs(values: list[float]) -> Iterable[tuple[float, float]]:
+    return zip(values[::2], values[1::2], strict=False)
+
+
+@dataclass(slots=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint the job reported."""
+
+    at: datetime
+    step: int
+    path: str | None = None
+    bytes: int | None = None
+    duration_s: float | None = None
+    reason: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class RunRecord:
+    """A run as its journal tells it.
+
+    Attributes:
+        last_seq: Number of the last event applied, -1 before the first.
+        gaps: Numbers that were missing.
+        idle_s: Time in which the run neither held nor waited for anything: paused, ended and
+            continued later, or without a supervisor.
+        attempt: The current launch, counted from 1; 0 before the first.
+        holding: Whether resources are held, as far as the journal knows.
+        stop_reason: Why the run was last asked to stop.
+        times_s: Where the time of all ended attempts went, by name.
+        command_ids: Requests already carried out.
+        peak_memory_bytes: Largest peak of any worker so far.
+    """
+
+    run_id: str = ""
+    name: str = ""
+    state: RunState = RunState.PLANNED
+    last_seq: int = -1
+    gaps: int = 0
+    last_at: datetime | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    idle_since: datetime | None = None
+    idle_s: float = 0.0
+    attempt: int = 0
+    released_attempt: int = 0
+    holding: bool = False
+    usd_per_h: float = 0.0
+    price_source: str | None = None
+    spent_microusd: int = 0
+    held_s: float = 0.0
+    budget_microusd: int | None = None
+    deadline_at: datetime | None = None
+    step: int = 0
+    attempt_first_step: int | None = None
+    steps_total: int | None = None
+    epoch: int = 0
+    epochs: float | None = None
+    samples: int = 0
+    progress: float = 0.0
+    samples_per_s: float | None = None
+    loader_wait: float | None = None
+    eta_quantiles: tuple[float, ...] | None = None
+    p_deadline: float | None = None
+    p_budget: float | None = None
+    peak_memory_bytes: int | None = None
+    checkpoint: Checkpoint | None = None
+    checkpoints: int = 0
+    checkpoint_bytes: int = 0
+    checkpoint_failures: int = 0
+    interruptions: int = 0
+    steps_redone: int = 0
+    stop_reason: str | None = None
+    reason: str | None = None
+    failure_log: tuple[str, ...] = ()
+    exit_codes: tuple[int | None, ...] = ()
+    metrics: dict[str, float] = field(default_factory=dict)
+    best: dict[str, tuple[float, float]] = field(default_factory=dict)
+    times_s: dict[str, float] = field(default_factory=dict)
+    decisions: dict[str, Decision] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    series: dict[str, SeriesBuffer] = field(default_factory=dict)
+    command_ids: set[str] = field(default_factory=set)
+
+    @classmethod
+    def replay(cls, events: Iterable[Event]) -> RunRecord:
+        """The record that these events, in order, make."""
+        record = cls()
+        for event in events:
+            record.apply(event)
+        return record
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run rests in an end state or is paused: nobody works on it."""
+        return self.state in _RESTING
+
+    def total_s(self, now: datetime) -> float | None:
+        """Time since the run was agreed to, idle time left out; None before it was created."""
+        if self.created_at is None:
+            return None
+        end = self.idle_since or now
+        return max(0.0, (end - self.created_at).total_seconds() - self.idle_s)
+
+    def apply(self, event: Event) -> None:
+        """Take one event in. Events already applied are passed over."""
+        if event.seq <= self.last_seq:
+            return
+        self.gaps += event.seq - self.last_seq - 1
+        self.last_seq = event.seq
+        self.last_at = event.ts
+        data = event.data
+        self._take_state(event)
+        handler = _HANDLERS.get(event.type)
+        if handler is not None:
+            handler(self, event, data)
+
+    def _take_state(self, event: Event) -> None:
+        try:
+            state = RunState(event.data.get("state", self.state))
+        except ValueError:
+            return
+        if state is self.state:
+            return
+        was_resting, self.state = self.ended, state
+        if self.ended and not was_resting:
+            self.idle_since = self.ended_at = event.ts
+        elif was_resting and not self.ended:
+            if self.idle_since is not None:
+                self.idle_s += (event.ts - self.idle_since).total_seconds()
+            self.idle_since = self.ended_at = self.reason = self.stop_reason = None
+            self.failure_log = ()
+
+    def _created(self, event: Event, data: Mapping[str, Any]) -> None:
+        self.run_id = event.run_id or self.run_id
+        self.created_at = event.ts
+        self.name = str(data.get("name", self.name))
+        self.budget_microusd = _whole(data.get("budget_microusd"))
+        self.deadline_at = _time(data.get("deadline_at"))
+
+    def _provisioning(self, _event: Event, data: Mapping[str, Any]) -> None:
+        self.attempt = _whole(data.get("attempt")) or self.attempt
+        self.attempt_first_step = None
+
+    def _acquired(self, _event: Event, data: Mapping[str, Any]) -> None:
+        self.holding = True
+        self._price(_event, data)
+
+    def _price(self, _event: Event, data: Mapping[str, Any]) -> None:
+        self.usd_per_h = _number(data.get("usd_per_h")) or 0.0
+        self.price_source = data.get("source", self.price_source)
+
+    def _released(self, _event: Event, data: Mapping[str, Any]) -> None:
+        self.holding = False
+        self.released_attempt = _whole(data.get("attempt")) or self.released_attempt
+        self._money(data)
+        self.held_s += _number(data.get("held_s")) or 0.0
+        for name, value in _mapping(data.get("times_s")).items():
+            if (seconds := _number(value)) is not None:
+                self.times_s[name] = self.times_s.get(name, 0.0) + seconds
+
+    def _money(self, data: Mapping[str, Any]) -> None:
+        spent = _whole(data.get("spent_microusd"))
+        if spent is not None:
+            self.spent_microusd = max(self.spent_microusd, spent)
+
+    def _started(self, event: Event, _data: Mapping[str, Any]) -> None:
+        self.started_at = self.started_at or event.ts
+
+    def _resumed(self, _event: Event, data: Mapping[str, Any]) -> None:
+        step = _whole(data.get("step")) or 0
+        self.steps_redone += max(0, self.step - step)
+        self.step = step
+        self.attempt_first_step = step
+
+    def _progress(self, event: Event, data: Mapping[str, Any]) -> None:
+        self._money(data)
+        self.step = _keep(_whole(data.get("step")), self.step)
+        self.epoch = _keep(_whole(data.get("epoch")), self.epoch)
+        self.samples = _keep(_whole(data.get("samples")), self.samples)
+        self.steps_total = _keep(_whole(data.get("steps_total")), self.steps_total)
+        self.epochs = _keep(_number(data.get("epochs")), self.epochs)
+        self.progress = _keep(_number(data.get("progress")), self.progress)
+        self.samples_per_s = _number(data.get("samples_per_s"))
+        self.loader_wait = _number(data.get("loader_wait"))
+        self.p_deadline = _number(data.get("p_deadline"))
+        self.p_budget = _number(data.get("p_budget"))
+        peak = _whole(data.get("peak_memory_bytes"))
+        if peak is not None:
+            self.peak_memory_bytes = max(peak, self.peak_memory_bytes or 0)
+        eta = data.get("eta_s")
+        numbers = [_number(value) for value in eta] if isinstance(eta, list) else []
+        known = tuple(value for value in numbers if value is not None)
+        self.eta_quantiles = known if known and len(known) == len(numbers) else None
+        for name in _PROGRESS_SERIES:
+            self._point(name, event.ts, data.get(name))
+
+    def _point(self, name: str, at: datetime, value: object) -> None:
+        number = _number(value)
+        if number is not None and self.started_at is not None:
+            buffer = self.series.setdefault(name, SeriesBuffer())
+            buffer.add((at - self.started_at).total_seconds(), number)
+
+    def _metric(self, event: Event, data: Mapping[str, Any]) -> None:
+        for name, value in _mapping(data.get("values")).items():
+            number = _number(value)
+            if number is None:
+                continue
+            self.metrics[name] = number
+            low, high = self.best.get(name, (number, number))
+            self.best[name] = (min(low, number), max(high, number))
+            self._point(name, event.ts, number)
+
+    def _checkpoint(self, event: Event, data: Mapping[str, Any]) -> None:
+        self.checkpoints += 1
+        self.checkpoint_bytes += _whole(data.get("bytes")) or 0
+        self.checkpoint = Checkpoint(
+            at=event.ts,
+            step=_whole(data.get("step")) or 0,
+            path=data.get("path"),
+            bytes=_whole(data.get("bytes")),
+            duration_s=_number(data.get("duration_s")),
+            reason=data.get("reason"),
+        )
+
+    def _interrupted(self, _event: Event, data: Mapping[str, Any]) -> None:
+        self.interruptions += 1
+        self.reason = data.get("reason", self.reason)
+        self.idle_s += _number(data.get("unattended_s")) or 0.0
+
+    def _stopping(self, _event: Event, data: Mapping[str, Any]) -> None:
+        self.stop_reason = data.get("reason", self.stop_reason)
+
+    def _finished(self, _event: Event, data: Mapping[str, Any]) -> None:
+        self._money(data)
+        self.reason = data.get("reason")
+        self.failure_log = tuple(str(line) for line in _list(data.get("log")))
+        self.exit_codes = tuple(_whole(code) for code in _list(data.get("exit_codes")))
+        self.step = _keep(_whole(data.get("step")), self.step)
+        self.progress = _keep(_number(data.get("progress")), self.progress)
+        self.eta_quantiles = None
+
+    def _command(self, _event: Event, data: Mapping[str, Any]) -> None:
+        if isinstance(data.get("id"), str):
+            self.command_ids.add(data["id"])
+
+    def _extended(self, data: Mapping[str, Any]) -> None:
+        if "budget_microusd" in data:
+            self.budget_microusd = _whole(data["budget_microusd"])
+        if "deadline_at" in data:
+            self.deadline_at = _time(data["deadline_at"])
+
+    def _decision(self, _event: Event, data: Mapping[str, Any]) -> None:
+        self._extended(data)
+        try:
+            decision = from_json(Decision, data)
+        except StoreError:
+            return
+        self.decisions[decision.id] = decision
+
+    def _warning(self, _event: Event, data: Mapping[str, Any]) -> None:
+        text = data.get("text")
+        if data.get("code") == "checkpoint.failed":
+            self.checkpoint_failures += 1
+        if isinstance(text, str) and text not in self.warnings:
+            self.warnings.append(text)
+
+
+_HANDLERS = {
+    "run.created": RunRecord._created,
+    "run.provisioning": RunRecord._provisioning,
+    "resource.acquired": RunRecord._acquired,
+    "price.updated": RunRecord._price,
+    "resource.released": RunRecord._released,
+    "run.started": RunRecord._started,
+    "run.resumed": RunRecord._resumed,
+    "run.progress": RunRecord._progress,
+    "run.metric": RunRecord._metric,
+    "run.checkpoint": RunRecord._checkpoint,
+    "run.interrupted": RunRecord._interrupted,
+    "run.stopping": RunRecord._stopping,
+    "run.paused": RunRecord._finished,
+    "run.finished": RunRecord._finished,
+    "command.received": RunRecord._command,
+    "decision.applied": RunRecord._decision,
+    "decision.measured": RunRecord._decision,
+    "guard.warning": RunRecord._warning,
+    "guard.stop": RunRecord._warning,
+    "resource.leaked": RunRecord._warning,
+}
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        return parse_datetime(str(value))
+    except ValueError:
+        return None
+
+
+def _list(value: object) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _keep(new: T | None, old: T) -> T:
+    return old if new is None else new
