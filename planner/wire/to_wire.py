@@ -1,0 +1,409 @@
+"""The one mapping from the domain to the wire: a rename inside shows here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from planner import __version__
+from planner.core import types as domain
+from planner.core.distribution import Distribution
+from planner.core.errors import ExitCode, PlannerError
+from planner.core.events import Event
+from planner.wire import error_v1, estimate_v1, event_v1, house_v1, run_v1
+from planner.wire._base import Wire
+from planner.wire._numbers import clip, finite, number, rounded, share
+
+if TYPE_CHECKING:
+    from planner.services.api import Check, Comparison, RunSummary, RunView
+    from runners.base import Leftover
+
+Document = dict[str, Any]
+
+
+def estimate_document(result: domain.EstimateResult) -> Document:
+    """`planner.estimate/1`."""
+    goal = result.goal
+    return _document(
+        estimate_v1.Estimate(
+            schema_=estimate_v1.SCHEMA,
+            schema_minor=estimate_v1.MINOR,
+            planner_version=__version__,
+            estimate_id=result.id,
+            created_at=result.created_at,
+            seed=result.seed,
+            currency="USD",
+            job=result.job.name,
+            work=estimate_v1.Work(
+                samples=round(result.work.samples * result.work.epochs),
+                epochs=result.work.epochs,
+                slice_fraction=result.work.slice_fraction,
+                fingerprint=result.work.fingerprint,
+            ),
+            goal=estimate_v1.Goal(
+                deadline_s=goal.deadline_s,
+                deadline_at=goal.deadline_at,
+                budget_usd=goal.budget_usd,
+                confidence=goal.confidence,
+                prefer=goal.prefer,
+            ),
+            recommendation=_recommendation(result.recommendation),
+            options=[_option(o) for o in sorted(result.options, key=lambda o: (o.rank, o.id))],
+            probes=[_probe(p) for p in result.probes],
+            probe_cost_usd=result.probe_cost_usd,
+            model=_model(result.model),
+            warnings=[
+                estimate_v1.Warning_(code=w.code, text=w.text, hint=w.hint) for w in result.warnings
+            ],
+        )
+    )
+
+
+def error_document(error: BaseException) -> Document:
+    """`planner.error/1`. Of an error that is not ours only the class is told: no values leak."""
+    if isinstance(error, PlannerError):
+        code, text, hint, exit_code = error.code, error.text, error.hint, error.exit_code
+    else:
+        code, exit_code = "internal", ExitCode.INTERNAL
+        text, hint = f"internal error ({type(error).__name__})", None
+    return failure_document(code=code, text=text, hint=hint, exit_code=exit_code)
+
+
+def failure_document(*, code: str, text: str, hint: str | None, exit_code: int) -> Document:
+    """`planner.error/1` from its parts."""
+    return _document(
+        error_v1.Error(
+            schema_=error_v1.SCHEMA, code=code, text=text, hint=hint, exit_code=int(exit_code)
+        )
+    )
+
+
+def event_document(event: Event) -> Document:
+    """`planner.event/1`. Numbers in `data` that are not finite become null."""
+    return _document(
+        event_v1.Event(
+            schema_=event_v1.SCHEMA,
+            seq=event.seq,
+            ts=event.ts,
+            run_id=event.run_id,
+            type=event.type,
+            data={key: finite(value) for key, value in event.data.items()},
+        )
+    )
+
+
+def run_document(view: RunView) -> Document:
+    """`planner.run/1`."""
+    summary, plan = view.summary, view.plan
+    option = plan.option
+    checkpoint = None
+    if view.last_checkpoint_at is not None:
+        checkpoint = run_v1.Checkpoint(at=view.last_checkpoint_at, bytes=view.last_checkpoint_bytes)
+    return _document(
+        run_v1.Run(
+            schema_=run_v1.SCHEMA,
+            schema_minor=run_v1.MINOR,
+            run_id=summary.id,
+            name=summary.name,
+            job=plan.job.name,
+            state=summary.state.value,
+            reason=summary.reason,
+            created_at=summary.created_at,
+            started_at=summary.started_at,
+            ended_at=summary.ended_at,
+            estimate_id=plan.estimate_id,
+            option_id=option.id,
+            resources=_resources(option.resources),
+            knobs=_knobs(option.knobs),
+            controller=plan.controller,
+            attempts=view.attempts,
+            supervisor_alive=summary.supervisor_alive,
+            progress=_progress(view),
+            money=run_v1.Money(
+                spent_usd=summary.spent_usd,
+                budget_usd=summary.budget_usd,
+                usd_per_h=view.usd_per_h,
+                max_usd_per_h=plan.max_usd_per_h,
+                at_end_usd=_quantiles_or_none(view.cost_at_end_usd),
+                p_budget=share(view.p_budget),
+            ),
+            time=run_v1.Timing(
+                elapsed_s=max(view.elapsed_s, 0.0),
+                total_s=summary.total_s,
+                left_s=_quantiles_or_none(view.eta_s),
+                deadline_at=plan.goal.deadline_at,
+                p_deadline=share(view.p_deadline),
+                late=summary.late,
+            ),
+            predicted=run_v1.Predicted(
+                total_s=_quantiles(summary.predicted_total_s),
+                total_interval_s=_interval(option.total_interval),
+                cost_usd=_quantiles(summary.predicted_cost_usd),
+                cost_interval_usd=_interval(option.cost_interval),
+                within_interval=summary.within_interval,
+            ),
+            last_checkpoint=checkpoint,
+            metrics={name: number(value) for name, value in view.metrics.items()},
+            decisions=[_decision(d) for d in view.decisions],
+            warnings=list(view.warnings),
+        )
+    )
+
+
+def run_list_document(runs: Iterable[RunSummary]) -> Document:
+    """`planner.runs/1`."""
+    return _document(
+        run_v1.RunList(
+            schema_=run_v1.LIST_SCHEMA,
+            schema_minor=run_v1.MINOR,
+            runs=[
+                run_v1.RunLine(
+                    run_id=run.id,
+                    name=run.name,
+                    state=run.state.value,
+                    reason=run.reason,
+                    created_at=run.created_at,
+                    started_at=run.started_at,
+                    ended_at=run.ended_at,
+                    option=run.option_text,
+                    progress=clip(run.progress),
+                    spent_usd=run.spent_usd,
+                    budget_usd=run.budget_usd,
+                    total_s=run.total_s,
+                    predicted_total_s=_quantiles(run.predicted_total_s),
+                    predicted_cost_usd=_quantiles(run.predicted_cost_usd),
+                    late=run.late,
+                    within_interval=run.within_interval,
+                    supervisor_alive=run.supervisor_alive,
+                )
+                for run in runs
+            ],
+        )
+    )
+
+
+def comparison_document(comparison: Comparison) -> Document:
+    """`planner.comparison/1`."""
+    return _document(
+        house_v1.Comparison(
+            schema_="planner.comparison/1",
+            subjects=list(comparison.subjects),
+            same_work=comparison.same_work,
+            differences=list(comparison.differences),
+            rows=[
+                house_v1.Row(
+                    name=row.name,
+                    unit=row.unit,
+                    values=[v if isinstance(v, str) else number(v) for v in row.values],
+                    change=number(row.change),
+                )
+                for row in comparison.rows
+            ],
+        )
+    )
+
+
+def doctor_document(checks: Iterable[Check]) -> Document:
+    """`planner.doctor/1`."""
+    listed = [
+        house_v1.Check(id=check.id, state=check.state, text=check.text, fix=check.fix)
+        for check in checks
+    ]
+    ok = all(check.state != "fail" for check in listed)
+    return _document(house_v1.Doctor(schema_="planner.doctor/1", ok=ok, checks=listed))
+
+
+def clean_document(leftovers: Iterable[Leftover], *, removed: bool) -> Document:
+    """`planner.clean/1`."""
+    return _document(
+        house_v1.Clean(
+            schema_="planner.clean/1",
+            removed=removed,
+            leftovers=[
+                house_v1.Leftover(
+                    kind=left.kind,
+                    id=left.id,
+                    run_id=left.run_id,
+                    text=left.text,
+                    since=left.since,
+                    usd_per_h=left.usd_per_h,
+                )
+                for left in leftovers
+            ],
+        )
+    )
+
+
+def config_document(settings: Iterable[tuple[str, Any, str]]) -> Document:
+    """`planner.config/1` from (name, value, source)."""
+    return _document(
+        house_v1.Config(
+            schema_="planner.config/1",
+            settings=[
+                house_v1.Setting(name=name, value=value, source=source)
+                for name, value, source in settings
+            ],
+        )
+    )
+
+
+# ---- parts -------------------------------------------------------------------------------------
+
+
+def _option(o: domain.Option) -> estimate_v1.Option:
+    return estimate_v1.Option(
+        id=o.id,
+        rank=o.rank,
+        on_front=o.on_front,
+        dominated_by=o.dominated_by,
+        feasible=o.feasible,
+        reasons=[estimate_v1.Reason(code=r.code, text=r.text) for r in o.reasons],
+        resources=_resources(o.resources),
+        knobs=_knobs(o.knobs),
+        price=_price(o.price),
+        wait_s=_quantiles(o.wait_s),
+        run_s=_quantiles(o.run_s),
+        total_s=_quantiles(o.total_s),
+        total_interval_s=_interval(o.total_interval),
+        cost_usd=_quantiles(o.cost_usd),
+        cost_interval_usd=_interval(o.cost_interval),
+        gpu_memory_bytes=_quantiles(o.memory_bytes),
+        p_oom=clip(o.p_oom),
+        p_deadline=share(o.p_deadline),
+        p_budget=share(o.p_budget),
+        throughput_samples_per_s=_quantiles(o.throughput_samples_per_s),
+        bottleneck=o.bottleneck,
+        expected_interruptions=o.expected_interruptions,
+        evidence=o.evidence,
+    )
+
+
+def _resources(r: domain.ResourceConfig) -> estimate_v1.Resources:
+    return estimate_v1.Resources(
+        runner=r.runner,
+        pool=r.pool,
+        instance_type=r.instance_type,
+        region=r.region,
+        zone=r.zone,
+        market=r.market,
+        nodes=r.nodes,
+        gpus_per_node=r.gpus_per_node,
+        gpu=r.gpu,
+        gpu_memory_bytes=r.gpu_memory_bytes,
+        vcpus_per_node=r.vcpus_per_node,
+    )
+
+
+def _knobs(k: domain.Knobs) -> estimate_v1.Knobs:
+    return estimate_v1.Knobs(
+        micro_batch=k.micro_batch,
+        accumulation=k.accumulation,
+        global_batch=k.global_batch,
+        loader_workers=k.loader_workers,
+        precision=k.precision,
+        checkpoint_interval_s=k.checkpoint_interval_s,
+    )
+
+
+def _price(p: domain.PriceQuote) -> estimate_v1.Price:
+    return estimate_v1.Price(
+        usd_per_h=p.usd_per_h,
+        source=p.source,
+        as_of=p.as_of,
+        age_s=max(p.age_s, 0.0),
+        stale=p.stale,
+        p50_24h_usd_per_h=number(p.p50_24h_usd_per_h),
+        p90_24h_usd_per_h=number(p.p90_24h_usd_per_h),
+        interruptions_per_h=number(p.interruptions_per_h),
+    )
+
+
+def _probe(p: domain.ProbeResult) -> estimate_v1.Probe:
+    step_s = Distribution.from_samples(p.step_time_s) if p.step_time_s else None
+    wait = None
+    if p.loader_wait_s is not None and p.step_time_s:
+        wait = clip(p.loader_wait_s * len(p.step_time_s) / max(sum(p.step_time_s), 1e-9))
+    return estimate_v1.Probe(
+        id=p.id,
+        resources=_resources(p.resources),
+        knobs=_knobs(p.knobs),
+        state=p.state,
+        steps=p.steps,
+        warmup_steps=p.warmup_steps,
+        step_s=_quantiles_or_none(step_s),
+        peak_gpu_memory_bytes=p.peak_device_bytes,
+        loader_wait_fraction=wait,
+        wall_s=max(p.wall_s, 0.0),
+        cost_usd=p.cost_usd,
+        error=p.error,
+    )
+
+
+def _model(card: domain.ModelCard) -> estimate_v1.Model:
+    return estimate_v1.Model(
+        id=card.id,
+        n_train=card.n_train,
+        coverage=share(card.coverage),
+        time_mape=number(card.time_mape),
+        memory_mape=number(card.memory_mape),
+    )
+
+
+def _recommendation(r: domain.Recommendation) -> estimate_v1.Recommendation:
+    return estimate_v1.Recommendation(
+        option_id=r.option_id,
+        rule=r.rule,
+        text=r.text,
+        flips=[
+            estimate_v1.Flip(to=f.to, variable=f.variable, op=f.op, value=f.value, unit=f.unit)
+            for f in r.flips
+        ],
+    )
+
+
+def _interval(i: domain.Interval) -> estimate_v1.Interval:
+    return estimate_v1.Interval(
+        level=i.level,
+        lo=i.lo,
+        hi=i.hi,
+        method=i.method,
+        calibrated=i.calibrated,
+        n_calibration=i.n_calibration,
+    )
+
+
+def _progress(view: RunView) -> run_v1.Progress:
+    return run_v1.Progress(
+        fraction=clip(view.summary.progress),
+        step=view.step,
+        steps_total=view.steps_total,
+        epoch=view.epoch,
+        epochs=view.epochs,
+        samples_per_s=number(view.samples_per_s),
+        loader_wait_fraction=share(view.loader_wait_fraction),
+    )
+
+
+def _decision(d: domain.Decision) -> run_v1.Decision:
+    return run_v1.Decision(
+        id=d.id,
+        at=d.at,
+        action=d.action,
+        why=d.why,
+        mode=d.mode,
+        expected=d.expected,
+        measured=d.measured,
+    )
+
+
+def _quantiles(d: Distribution) -> estimate_v1.Quantiles:
+    return estimate_v1.Quantiles(p05=d.p05, p50=d.p50, p95=d.p95, mean=d.mean)
+
+
+def _quantiles_or_none(d: Distribution | None) -> estimate_v1.Quantiles | None:
+    return None if d is None else _quantiles(d)
+
+
+def _document(model: Wire) -> Document:
+    """Plain JSON values, ready to be written."""
+    return {key: rounded(value) for key, value in model.model_dump(mode="json").items()}

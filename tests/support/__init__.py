@@ -1,0 +1,1 @@
+"""Made-up domain values and fakes that several tests share."""
