@@ -1,0 +1,102 @@
+"""Hide what looks like a secret before it is printed, logged or stored.
+
+This is a net under the rule that values of environment variables are never written at all. It looks
+for names that say so (`password=...`), for well-known forms of keys, and for random-looking strings
+behind words such as `key`. What training logs are full of (tokens per second, a state dictionary's
+keys, hashes, numbers) is left readable.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+MASK = "***"
+
+# Anywhere in a name, and only as its last word. Both as whole words: "tokenizer" is neither.
+_ANYWHERE = (
+    r"password|passwd|passphrase|pwd|secrets?|credentials?|authorization"
+    r"|(?:api|access|account|private|signing|encryption|master|ssh)[-_.]?keys?"
+)
+_AT_END = r"pass|token|key|auth|pat|dsn|sas|jwt|cookie|signature|sig|webhook"
+_SECRET_NAME = re.compile(
+    rf"(?:^|[-_.])(?:(?:{_ANYWHERE})(?:$|[-_.])|(?:{_AT_END})$)", re.IGNORECASE
+)
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+# With these a short number is a count, not a secret: "token=5", "forward_pass: 0.031".
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?%?")
+_NUMBER_MAY_BE_SECRET = re.compile(r"(?i)passw|passphrase|pwd|secret|credential|authorization")
+
+_VALUE = r"""(?P<value>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|[^\s,;&"'(){}\[\]<>]+)"""
+_ASSIGNMENT = re.compile(
+    rf"""(?<![\w.-])(?P<name>-{{0,2}}[A-Za-z_][\w.-]*)(?P<sep>\\?["']?\s*(?:=>|=|:)\s*){_VALUE}"""
+)
+_FLAG = re.compile(rf"(?<!\S)(?P<name>--?[A-Za-z][\w-]*)(?P<sep>\s+)(?!-){_VALUE}")
+_BEARER = re.compile(r"(?i)\b(?P<head>bearer\s+|authorization\W+basic\s+)[^\s\"']{8,}")
+_URL = re.compile(r"(?P<head>\b[A-Za-z][\w+.-]*://)(?P<user>[^\s/]+)@")
+_PEM = re.compile(
+    r"-----BEGIN (?P<kind>[A-Z ]*PRIVATE KEY)-----.*?(?:-----END (?P=kind)-----|\Z)", re.DOTALL
+)
+_KNOWN_FORM = re.compile(
+    r"(?<![A-Za-z0-9])(?:"
+    r"(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{16}"
+    r"|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|hf_[A-Za-z0-9]{20,}"
+    r"|xox[abprs]-[\w-]{10,}|sk-[\w-]{20,}|pypi-[\w-]{20,}|AIza[\w-]{30,}|npm_[A-Za-z0-9]{30,}"
+    r"|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
+    r")"
+)
+_RANDOM_AFTER_WORD = re.compile(
+    r"(?i)(?P<head>(?:key|token|secret)\b\W{0,3}(?:(?:is|was|of|for)\W{1,3})?)(?P<value>[\w+/=-]{20,})"
+)
+_FORTY = re.compile(r"(?<![\w+/=.-])(?P<head>)(?P<value>[A-Za-z0-9+/]{40})(?![\w+/=.-])")
+_HEX = re.compile(r"[0-9a-fA-F]{32,}")
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a variable, key or flag of that name usually holds a secret."""
+    words = name.lstrip("-")
+    return any(_SECRET_NAME.search(form) for form in (words, _CAMEL.sub("_", words)))
+
+
+def redact(text: str) -> str:
+    """`text` with everything that looks like a secret replaced by `***`."""
+    text = _PEM.sub(MASK, text)
+    text = _URL.sub(_mask_user, text)
+    text = _BEARER.sub(lambda m: m["head"] + MASK, text)
+    text = _KNOWN_FORM.sub(MASK, text)
+    text = _ASSIGNMENT.sub(_mask_named, text)
+    text = _FLAG.sub(_mask_named, text)
+    text = _RANDOM_AFTER_WORD.sub(_mask_random, text)
+    return _FORTY.sub(_mask_random, text)
+
+
+def redact_env(env: Mapping[str, str]) -> dict[str, str]:
+    """The mapping, with values masked that have a secret's name or look like a secret."""
+    return {k: MASK if v and is_secret_name(k) else redact(v) for k, v in env.items()}
+
+
+def _mask_user(match: re.Match[str]) -> str:
+    user, colon, _ = match["user"].partition(":")
+    if colon:
+        return f"{match['head']}{user}:{MASK}@"
+    return f"{match['head']}{user if user == 'git' else MASK}@"
+
+
+def _mask_named(match: re.Match[str]) -> str:
+    name, value = match["name"], match["value"]
+    if not is_secret_name(name):
+        return match[0]
+    if _NUMBER.fullmatch(value) and not _NUMBER_MAY_BE_SECRET.search(name):
+        return match[0]
+    quote = value[0] if value[0] in "\"'" else ""
+    return f"{name}{match['sep']}{quote}{MASK}{quote}"
+
+
+def _mask_random(match: re.Match[str]) -> str:
+    return match["head"] + MASK if _looks_random(match["value"]) else match[0]
+
+
+def _looks_random(value: str) -> bool:
+    """Mixed upper and lower case and digits, or a long run of hex digits."""
+    kinds = (str.isupper, str.islower, str.isdigit)
+    return all(any(is_kind(c) for c in value) for is_kind in kinds) or bool(_HEX.fullmatch(value))
