@@ -1,0 +1,259 @@
+"""How far a run is and how long it still takes, from what its workers say.
+
+The remaining time is a log-normal around
+
+    steps left x time of a step + epochs left x tail of an epoch + checkpoints left x their time
+
+The time of a step combines what the plan expected with what was measured, weighted by precision;
+the measured part looks at the recent past more than at the distant one, as rates drift.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from planner.core.distribution import Distribution
+from planner.core.types import Plan
+from planner.services.guard import Remaining
+
+_CHUNKS = 64
+_HALF_LIFE_CHUNKS = 12.0
+_DRIFT_SIGMA = 0.02
+"""Relative spread that never goes away: the rest of a run need not be like its past."""
+_FIRST_SIGMA = 0.15
+"""Relative spread of a rate known from a single stretch of steps."""
+_Z90 = 3.2897
+"""p95 - p05 of a standard normal distribution."""
+
+
+class Progress:
+    """Follows one run over all its attempts. Fed with the events of the training-script contract.
+
+    Attributes:
+        step: Optimiser steps in the weights.
+        steps_seen: Steps that the current attempt did.
+        attached: Whether the current attempt's job has said anything.
+        times_s: Where the current attempt's time went, by name.
+        finished: Whether the job said that all is done.
+    """
+
+    def __init__(self, plan: Plan, *, step: int = 0, samples: int = 0, epoch: int = 0) -> None:
+        self._plan = plan
+        self.step = step
+        self.samples = samples
+        self.epoch = epoch
+        self.epochs = float(plan.work.epochs)
+        self.steps_total = _planned_steps(plan)
+        self.peak_memory_bytes: int | None = None
+        self._global_batch = plan.option.knobs.global_batch
+        self._chunks: deque[tuple[int, float, float]] = deque(maxlen=_CHUNKS)
+        self._open = (0, 0.0, 0.0)
+        self._chunk_s = min(5.0, max(0.2, 0.02 * plan.option.run_s.p50))
+        self._tails: list[float] = []
+        self._checkpoints: list[float] = []
+        self._slowest_step_s = 0.0
+        self.new_attempt()
+
+    def new_attempt(self) -> None:
+        """A new launch: its rates are measured anew, its steps counted from its start."""
+        self.steps_seen = 0
+        self.attached = False
+        self.finished = False
+        self.times_s: dict[str, float] = {}
+        self._chunks.clear()
+        self._open = (0, 0.0, 0.0)
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Take in one event of rank 0; keys that are missing or odd change nothing."""
+        kind = event.get("type")
+        if kind == "attached":
+            self._attached(event)
+        elif kind == "steps":
+            self._steps(event)
+        elif kind == "epoch":
+            self._epoch(event)
+        elif kind == "checkpoint":
+            self._checkpoint(event)
+        elif kind == "finished":
+            self.finished = True
+            self.step = _whole(event.get("step"), self.step)
+            self.samples = _whole(event.get("samples"), self.samples)
+
+    def take_memory(self, event: Mapping[str, Any]) -> None:
+        """Take in a `memory` event of any rank."""
+        peak = event.get("peak_device_bytes") or event.get("peak_rss_bytes")
+        if isinstance(peak, int):
+            self.peak_memory_bytes = max(peak, self.peak_memory_bytes or 0)
+
+    def _attached(self, event: Mapping[str, Any]) -> None:
+        self.attached = True
+        self.epochs = _number(event.get("epochs"), self.epochs)
+        self._global_batch = _whole(event.get("global_batch"), self._global_batch)
+        per_epoch = event.get("steps_per_epoch")
+        if isinstance(per_epoch, int) and per_epoch > 0:
+            self.steps_total = math.ceil(per_epoch * self.epochs)
+        resumed = event.get("resumed")
+        resumed = resumed if isinstance(resumed, Mapping) else {}
+        self.step = _whole(resumed.get("step"), 0)
+        self.epoch = _whole(resumed.get("epoch"), 0)
+
+    def _steps(self, event: Mapping[str, Any]) -> None:
+        self.attached = True
+        times, waits = _numbers(event.get("step_time_s")), _numbers(event.get("wait_s"))
+        self.step = _whole(event.get("step"), self.step + len(times))
+        self.samples = _whole(event.get("samples"), self.samples)
+        self.epoch = _whole(event.get("epoch"), self.epoch)
+        self.steps_seen += max(len(times), 1)
+        if not times:
+            return
+        total, wait = sum(times), min(sum(waits), sum(times))
+        self._slowest_step_s = max(self._slowest_step_s, *times)
+        self._spent("loading", wait)
+        self._spent("steps", total - wait)
+        if self.steps_seen == len(times) > 1:
+            # The first step pays for warming up, and would be taken for the pace of all others.
+            times = times[1:]
+        n, chunk_s, chunk_wait_s = self._open
+        share = wait * len(times) / max(1, len(_numbers(event.get("step_time_s"))))
+        self._open = (n + len(times), chunk_s + sum(times), chunk_wait_s + share)
+        if self._open[1] >= self._chunk_s:
+            self._chunks.append(self._open)
+            self._open = (0, 0.0, 0.0)
+
+    def _epoch(self, event: Mapping[str, Any]) -> None:
+        tail = event.get("tail_s")
+        if isinstance(tail, int | float) and tail >= 0:
+            self._tails.append(float(tail))
+            self._spent("evaluation", float(tail))
+
+    def _checkpoint(self, event: Mapping[str, Any]) -> None:
+        duration = event.get("duration_s")
+        if isinstance(duration, int | float) and duration >= 0:
+            self._checkpoints.append(float(duration))
+            self._spent("checkpoints", float(duration))
+
+    def _spent(self, name: str, duration_s: float) -> None:
+        self.times_s[name] = self.times_s.get(name, 0.0) + duration_s
+
+    @property
+    def fraction(self) -> float:
+        """Part of all steps that is done, 0 to 1; 0 when their number is unknown."""
+        if self.finished:
+            return 1.0
+        return min(1.0, self.step / self.steps_total) if self.steps_total else 0.0
+
+    @property
+    def samples_per_s(self) -> float | None:
+        """Recent throughput over all workers; None before it is known."""
+        step_s = self._recent_step_s()
+        return self._global_batch / step_s if step_s and self._global_batch else None
+
+    @property
+    def loader_wait(self) -> float | None:
+        """Recent part of a step that waits for data, 0 to 1."""
+        chunks = self._recent()
+        total = sum(seconds for _, seconds, _ in chunks)
+        return sum(wait for _, _, wait in chunks) / total if total > 0 else None
+
+    @property
+    def longest_tail_s(self) -> float:
+        """Longest silence after an epoch so far."""
+        return max(self._tails, default=0.0)
+
+    def stop_s(self, unknown_checkpoint_s: float) -> float:
+        """A high estimate of the time from a request to stop until all workers have left."""
+        checkpoint = max(self._checkpoints, default=unknown_checkpoint_s)
+        return 1.5 * checkpoint + self._slowest_step_s
+
+    def remaining(self) -> Remaining | None:
+        """What is left to do; None before steps were seen or while their number is unknown."""
+        if not self.steps_total or not (self._chunks or self._open[0]):
+            return None
+        step_s, sigma = self._step_time()
+        steps_left = max(0, self.steps_total - self.step)
+        tails_left = math.ceil(self.epochs * steps_left / self.steps_total)
+        tails_s = self._tail_s() * max(tails_left, 0 if self.finished else 1)
+        run_s = steps_left * step_s + tails_s
+        if self._checkpoints:
+            mean_s = sum(self._checkpoints) / len(self._checkpoints)
+            run_s += mean_s * (1 + run_s / self._plan.option.knobs.checkpoint_interval_s)
+        return Remaining(run_s=Distribution.lognormal(run_s, sigma, "probe"), steps=steps_left)
+
+    def _tail_s(self) -> float:
+        """Time at the end of one epoch: measured, or what the plan has beyond its steps."""
+        if self._tails:
+            return sum(self._tails) / len(self._tails)
+        planned = _planned_step_s(self._plan)
+        if planned is None or not self.steps_total or not self.epochs:
+            return 0.0
+        beyond = self._plan.option.run_s.p50 - self.steps_total * planned[0]
+        return max(0.0, beyond) / self.epochs
+
+    def _recent(self) -> list[tuple[int, float, float]]:
+        last = list(self._chunks)[-3:]
+        return [*last, self._open] if self._open[0] and len(last) < 3 else last
+
+    def _recent_step_s(self) -> float | None:
+        chunks = self._recent()
+        steps = sum(n for n, _, _ in chunks)
+        return sum(seconds for _, seconds, _ in chunks) / steps if steps else None
+
+    def _measured(self) -> tuple[float, float]:
+        """Weighted mean of the step time, and its relative spread."""
+        chunks = list(self._chunks) or [self._open]
+        age = range(len(chunks) - 1, -1, -1)
+        weights = [0.5 ** (a / _HALF_LIFE_CHUNKS) for a in age]
+        values = [seconds / n for n, seconds, _ in chunks]
+        total = sum(weights)
+        mean = sum(w * v for w, v in zip(weights, values, strict=True)) / total
+        if len(chunks) < 3:
+            return mean, _FIRST_SIGMA
+        spread = sum(w * (v / mean - 1) ** 2 for w, v in zip(weights, values, strict=True)) / total
+        effective = total**2 / sum(w**2 for w in weights)
+        return mean, math.sqrt(spread / max(1.0, effective - 1) + _DRIFT_SIGMA**2)
+
+    def _step_time(self) -> tuple[float, float]:
+        """Expected time of the steps to come, and its relative spread."""
+        mean, sigma = self._measured()
+        planned = _planned_step_s(self._plan)
+        if planned is None or mean <= 0:
+            return mean, sigma
+        prior, prior_sigma = planned
+        weight, prior_weight = sigma**-2, prior_sigma**-2
+        both = weight + prior_weight
+        log_mean = (weight * math.log(mean) + prior_weight * math.log(prior)) / both
+        return math.exp(log_mean), max(_DRIFT_SIGMA, both**-0.5)
+
+
+def _planned_steps(plan: Plan) -> int | None:
+    batch = plan.option.knobs.global_batch
+    if batch <= 0 or plan.work.samples <= 0:
+        return None
+    return math.ceil(math.ceil(plan.work.samples / batch) * plan.work.epochs)
+
+
+def _planned_step_s(plan: Plan) -> tuple[float, float] | None:
+    """The plan's step time and relative spread. Doubled, as plans are surer than they should be."""
+    rate = plan.option.throughput_samples_per_s
+    batch = plan.option.knobs.global_batch
+    if rate.p05 <= 0 or batch <= 0:
+        return None
+    sigma = 2 * math.log(rate.p95 / rate.p05) / _Z90
+    return batch / rate.p50, max(sigma, 2 * _DRIFT_SIGMA)
+
+
+def _whole(value: object, default: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else default
+
+
+def _number(value: object, default: float) -> float:
+    return float(value) if isinstance(value, int | float) and value > 0 else default
+
+
+def _numbers(value: object) -> list[float]:
+    if not isinstance(value, list):
+        return []
+    return [float(v) for v in value if isinstance(v, int | float) and v >= 0]
