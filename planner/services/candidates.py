@@ -12,7 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from planner.core.errors import ConfigError, PlannerError, RunnerError, UsageError
+from planner.core.errors import (
+    ConfigError,
+    EnvironmentFault,
+    PlannerError,
+    RunnerError,
+    UsageError,
+)
 from planner.core.types import JobSpec, Knobs, Offer, Place, ResourceConfig, Warning_
 from runners.base import Runner
 from runners.registry import get_runner, runner_names
@@ -71,7 +77,7 @@ def ask_places(job: JobSpec) -> Offers:
             offers = find_runner(place).offers(place)
         except ConfigError:
             raise
-        except (UsageError, RunnerError) as error:
+        except (UsageError, EnvironmentFault) as error:
             failures.append(error)
             text = f"{place.runner} is left out: {error.text}"
             warnings.append(Warning_(code="runner.unavailable", text=text, hint=error.hint))
@@ -107,6 +113,22 @@ def find_runner(place: Place) -> Runner:
             code="runner.unavailable",
         )
     return get_runner(place.runner)
+
+
+def batch_unknown(job: JobSpec, offers: Offers) -> Trial:
+    """The reference probe of a job that does not say its global batch: the script will tell.
+
+    Batches of 0 are not passed on, so that the script uses its own.
+    """
+    allowed = [
+        pair
+        for pair in offers.found
+        if not job.worker_counts or pair[1].resources.workers in job.worker_counts
+    ]
+    place, offer = min(
+        allowed or offers.found, key=lambda p: (p[1].resources.workers, p[1].price.usd_per_h)
+    )
+    return Trial(place=place, offer=offer, knobs=_with(job, 0, 1, 0))
 
 
 def trials(

@@ -17,6 +17,7 @@ from planner.services import failure
 from planner.services.api import Cancel
 from planner.services.candidates import Trial, find_runner
 from planner.services.jobenv import render_argv, worker_env
+from planner.services.probestore import probe_id
 from planner.services.probewatch import Outside, ProbeWatch, whole
 from planner.services.slicing import Slice
 from planner.services.steady import steady_from
@@ -32,8 +33,6 @@ CRASH_GRACE_S = 10.0
 """After one worker failed, the others get so long to fail on their own."""
 ENOUGH_STEPS = 8
 """A probe that is cut off by a cap still counts with so many steady steps."""
-DEFAULT_BATCH = 64
-"""Global batch of a job that neither says its own nor has it told by the script."""
 _EXIT_STOPPED = 75
 
 
@@ -237,9 +236,11 @@ class Attempt:
         said = errors[guilty] or failure.tail(logs / f"worker-{guilty}.out")
         first = watch.first_step_at
         base = self._result(state, wall_s, error=error)
+        knobs = _real_knobs(self.trial.knobs, watch)
         return replace(
             base,
-            knobs=_real_knobs(self.trial.knobs, watch),
+            id=self.key if self.trial.knobs.global_batch else self._learned_key(knobs),
+            knobs=knobs,
             steps=len(steady) if ok else len(times),
             warmup_steps=dropped if ok else 0,
             step_time_s=tuple(steady) if ok else (),
@@ -255,6 +256,11 @@ class Attempt:
             samples=self.samples or (watch.samples if self.data.fraction == 1.0 else None),
             log=() if ok else failure.log_lines(said),
         )
+
+    def _learned_key(self, knobs: Knobs) -> str:
+        """The id under which the next estimate asks for it: it knows the batch by then."""
+        known = replace(knobs, loader_workers=self.trial.knobs.loader_workers)
+        return probe_id(self.fingerprint, self.trial.resources, known)
 
     def _verdict(
         self, ending: _Ending, watch: ProbeWatch, errors: Sequence[str]
@@ -346,8 +352,8 @@ def _has_failed(status: Status) -> list[bool]:
 
 
 def _real_knobs(asked: Knobs, watch: ProbeWatch) -> Knobs:
-    """What the script really did: a script may have its own mind about the batch."""
-    batch = whole(watch.attached, "global_batch") or asked.global_batch or DEFAULT_BATCH
+    """What the script really did, as far as it told: it may have its own mind about the batch."""
+    batch = whole(watch.attached, "global_batch") or asked.global_batch
     micro = whole(watch.attached, "micro_batch") or asked.micro_batch or batch
     accumulation = whole(watch.attached, "accumulation") or asked.accumulation
     loading = whole(watch.attached, "loader_workers")

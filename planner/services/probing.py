@@ -10,7 +10,8 @@ Events, all of them with `id` and `index` (from 1):
 - `probe.progress`, at most twice a second: `phase` (`starting`, `warm-up`, `measuring`, `ending`),
   `step`, `steps_total`, `step_time_s`, `samples_per_s`, `loader_wait_fraction`, `memory_bytes`,
   `gpu_utilisation`, `elapsed_s`, `cost_usd`.
-- `probe.finished`: `probe`, the `ProbeResult` as JSON.
+- `probe.finished`: `probe`, the `ProbeResult` as JSON, and whether it is `reused`. A reused one
+  has no other events.
 """
 
 from __future__ import annotations
@@ -91,6 +92,14 @@ class Prober:
             )
         return tuple(self._one(key, index, trial) for key, index, trial in queue)
 
+    def reuse(self, kept: ProbeResult) -> None:
+        """Tell of a kept result that takes the place of a probe."""
+        self._count += 1
+        self.on_event(
+            "probe.finished",
+            {"id": kept.id, "index": self._count, "reused": True, "probe": to_json(kept)},
+        )
+
     def _one(self, key: str, index: int, trial: Trial) -> ProbeResult:
         reason = self._reason_to_skip(trial)
         if reason is None:
@@ -108,7 +117,10 @@ class Prober:
                 measured_at=self.clock.now(),
                 error=reason,
             )
-        self.on_event("probe.finished", {"id": key, "index": index, "probe": to_json(result)})
+        self.on_event(
+            "probe.finished",
+            {"id": key, "index": index, "reused": False, "probe": to_json(result)},
+        )
         return result
 
     def _attempt(self, key: str, index: int, trial: Trial) -> Attempt:

@@ -1,0 +1,312 @@
+"""Estimates: probe or reuse, predict, score; kept, found again, and scored under other goals."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from planner.core.clock import Clock
+from planner.core.distribution import Distribution
+from planner.core.errors import EvidenceError, NotFoundError, StoreError, UsageError
+from planner.core.events import EventSink
+from planner.core.options import RULES, Candidate, build_options, rescore_options
+from planner.core.types import (
+    EstimateResult,
+    Goal,
+    JobSpec,
+    ModelCard,
+    Option,
+    ProbeResult,
+    Recommendation,
+    ResourceConfig,
+    Warning_,
+    WorkLoad,
+)
+from planner.services.api import Cancel, EstimateRequest, ProbePlan
+from planner.services.candidates import Trial, ask_places, design
+from planner.services.dataset import scan_data
+from planner.services.estimatewarnings import (
+    DEFAULT_BATCH,
+    batch_warning,
+    option_warnings,
+    probe_warnings,
+    reuse_warning,
+)
+from planner.services.evidence import Evidence, gather
+from planner.services.fingerprint import job_fingerprint
+from planner.services.study import Study, look
+from planner.store.codec import to_json
+from planner.store.files import load, save
+from planner.store.layout import StateDir, check_id
+from predictors.registry import job_predictor
+
+FIRST_PROBE_S = 30.0
+"""How long a probe is said to take before one was made."""
+_LOOK_BACK = 50
+"""So many of the newest estimates are looked through for one of a given job."""
+_NO_MODEL = ModelCard(id="none", n_train=0)
+
+
+class Estimator:
+    """The estimates of one state directory; see `planner.services.api.Services`.
+
+    Args:
+        state_dir: Where probes, slices and estimates are kept.
+        clock: Time.
+    """
+
+    def __init__(self, state_dir: Path, clock: Clock) -> None:
+        self._state = StateDir(state_dir)
+        self._clock = clock
+
+    # ---- before
+
+    def resources(self, job: JobSpec) -> tuple[ResourceConfig, ...]:
+        """What the job's places offer now. Raises as `candidates.ask_places` does."""
+        return tuple(offer.resources for _, offer in ask_places(job).found)
+
+    def plan_probes(self, request: EstimateRequest) -> ProbePlan:
+        """What the estimate would try out and what that may cost. Starts nothing.
+
+        Raises:
+            DataError: The data set is unfit.
+            UsageError: The job cannot run anywhere.
+        """
+        study = look(request, self._state)
+        found, _ = study.trials(study.global_batch or DEFAULT_BATCH)
+        if study.global_batch is None:
+            wanted: Sequence[tuple[Trial, ProbeResult | None]] = [(t, None) for t in design(found)]
+        else:
+            wanted = study.wanted(found)
+        to_run = [trial for trial, kept in wanted if kept is None] if request.probe else []
+        seen = [p.wall_s for p in study.own if p.state == "ok"]
+        each_s = sum(seen) / len(seen) if seen else FIRST_PROBE_S
+        settings = study.job.probe
+        rates = [trial.offer.price.usd_per_h for trial in to_run]
+        dearest_usd = max(rates, default=0.0) * settings.max_time_s / 3600
+        return ProbePlan(
+            to_run=tuple(_trial_text(trial) for trial in to_run),
+            reused=tuple(kept for _, kept in wanted if kept is not None),
+            expected_s=min(each_s * len(to_run), settings.max_time_s),
+            max_cost_usd=min(settings.max_cost_usd, dearest_usd),
+        )
+
+    # ---- estimating
+
+    def estimate(
+        self, request: EstimateRequest, on_event: EventSink, cancel: Cancel | None = None
+    ) -> EstimateResult:
+        """Probe (or reuse), predict, score; the result is kept under its id.
+
+        When no probe ends well the result has no options; its recommendation says why, and it
+        carries the warning `probe.all_failed`.
+
+        Raises:
+            DataError: The data set is unfit.
+            UsageError: The job cannot run anywhere, or nothing tells how many samples it has.
+            RunnerError: No place answers.
+            CleanupError: A probe's processes could not be ended.
+            StoreError: The state directory cannot be used.
+        """
+        self._state.require_writable()
+        study = look(request, self._state)
+        on_event(
+            "estimate.started",
+            {
+                "job": study.job.name,
+                "fingerprint": study.fingerprint,
+                "data": study.stats.kind,
+                "samples": study.samples,
+            },
+        )
+        evidence = gather(
+            study, self._state, self._clock, on_event, probe=request.probe, cancel=cancel
+        )
+        result = self._conclude(study, request, evidence, on_event)
+        save(self._state.estimates / f"{result.id}.json", result)
+        on_event(
+            "estimate.completed",
+            {
+                "estimate_id": result.id,
+                "options": len(result.options),
+                "recommendation": to_json(result.recommendation),
+            },
+        )
+        return result
+
+    # ---- concluding
+
+    def _conclude(
+        self, study: Study, request: EstimateRequest, evidence: Evidence, on_event: EventSink
+    ) -> EstimateResult:
+        probes = evidence.probes
+        work = _work(study, probes)
+        try:
+            predictor = job_predictor(
+                history=study.others, finished=self._finished(), seed=request.seed
+            ).fit(probes)
+        except EvidenceError as error:
+            return self._result(study, request, evidence, work, _no_options(error, request))
+        card = predictor.card()
+        on_event("model.fitted", {"model": to_json(card)})
+        loading = _loader_workers(study.job, probes)
+        configs = [(t.resources, replace(t.knobs, loader_workers=loading)) for t in evidence.trials]
+        predictions = predictor.predict(configs, work)
+        candidates = [
+            Candidate(resources=resources, knobs=knobs, offer=t.offer, prediction=prediction)
+            for t, (resources, knobs), prediction in zip(
+                evidence.trials, configs, predictions, strict=True
+            )
+        ]
+        options, recommendation = build_options(candidates, work, request.goal, self._clock.now())
+        conclusion = Conclusion(options=options, recommendation=recommendation, card=card)
+        return self._result(study, request, evidence, work, conclusion)
+
+    def _result(
+        self,
+        study: Study,
+        request: EstimateRequest,
+        evidence: Evidence,
+        work: WorkLoad,
+        conclusion: Conclusion,
+    ) -> EstimateResult:
+        now = self._clock.now()
+        text = f"{study.fingerprint} {now.isoformat()} {request}"
+        digest = base64.b32encode(hashlib.sha256(text.encode()).digest()).decode().lower()
+        warnings = (
+            *study.warnings,
+            *evidence.warnings,
+            *reuse_warning(evidence.reused, now),
+            *probe_warnings(evidence.new),
+            *batch_warning(evidence.probes, evidence.global_batch),
+            *option_warnings(conclusion.options),
+            *conclusion.warnings,
+        )
+        return EstimateResult(
+            id=f"e-{digest[:7]}",
+            created_at=now,
+            seed=request.seed,
+            job=replace(request.job, goal=request.goal),
+            work=work,
+            goal=request.goal,
+            recommendation=conclusion.recommendation,
+            options=conclusion.options,
+            probes=evidence.probes,
+            probe_cost_usd=sum(p.cost_usd for p in evidence.new),
+            model=conclusion.card,
+            warnings=warnings,
+        )
+
+    def _finished(self) -> tuple[tuple[Distribution, float], ...]:
+        try:
+            from planner.services.runs import finished_runs
+        except ImportError:
+            return ()
+        return tuple(finished_runs(self._state.path))
+
+    # ---- afterwards
+
+    def latest_estimate(self, job: JobSpec | None = None) -> EstimateResult | None:
+        """The newest kept estimate; with a job, the newest whose job is the same but for its goal.
+
+        The same means the same job file values and the same fingerprint of code and data.
+
+        Raises:
+            DataError: The job's data set is unfit.
+            StoreError: The estimates cannot be read.
+        """
+        paths = sorted(
+            self._state.estimates.glob("e-*.json"), key=lambda p: p.stat().st_mtime, reverse=True
+        )
+        fingerprint = None if job is None else self._fingerprint(job)
+        for path in paths[:_LOOK_BACK]:
+            try:
+                found = load(EstimateResult, path)
+            except StoreError:
+                continue  # of another version, or damaged: as good as not there
+            if job is None:
+                return found
+            same = replace(found.job, goal=job.goal) == job
+            if same and found.work.fingerprint == fingerprint:
+                return found
+        return None
+
+    def _fingerprint(self, job: JobSpec) -> str:
+        skipped = (self._state.path, self._state.path.resolve())
+        return job_fingerprint(job, scan_data(job.data), exclude=skipped)
+
+    def load_estimate(self, estimate_id: str) -> EstimateResult:
+        """A kept estimate.
+
+        Raises:
+            NotFoundError: None of that id is kept.
+            StoreError: It cannot be read.
+        """
+        path = self._state.estimates / f"{check_id(estimate_id)}.json"
+        if not path.is_file():
+            raise NotFoundError(
+                f"no estimate {estimate_id} is kept", hint="planner estimate makes a new one"
+            )
+        return load(EstimateResult, path)
+
+    def rescore(self, estimate: EstimateResult, goal: Goal) -> EstimateResult:
+        """The same options under another goal, without new probes; nothing is kept."""
+        if not estimate.options:
+            return replace(estimate, goal=goal)
+        options, recommendation = rescore_options(estimate.options, goal, self._clock.now())
+        return replace(estimate, goal=goal, options=options, recommendation=recommendation)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conclusion:
+    """What follows from the evidence."""
+
+    options: tuple[Option, ...]
+    recommendation: Recommendation
+    card: ModelCard
+    warnings: tuple[Warning_, ...] = ()
+
+
+def _no_options(error: EvidenceError, request: EstimateRequest) -> Conclusion:
+    text = f"No option can be offered: {error.text}."
+    return Conclusion(
+        options=(),
+        recommendation=Recommendation(option_id=None, rule=RULES[request.goal.prefer], text=text),
+        card=_NO_MODEL,
+        warnings=(Warning_(code="probe.all_failed", text=text, hint=error.hint),),
+    )
+
+
+def _work(study: Study, probes: Sequence[ProbeResult]) -> WorkLoad:
+    samples = study.samples or next((p.samples for p in probes if p.samples), None)
+    if samples is None and any(p.state == "ok" for p in probes):
+        raise UsageError(
+            f"nothing tells how many samples one epoch of {study.job.name} has",
+            hint="Set samples in [job]; the probes that were made are kept.",
+        )
+    parts = [p.slice_samples / p.samples for p in probes if p.slice_samples and p.samples]
+    return WorkLoad(
+        samples=samples or 0,
+        epochs=study.job.epochs,
+        tail_samples=study.stats.tail_samples,
+        slice_fraction=min(1.0, parts[-1]) if parts else study.job.probe.slice_fraction,
+        fingerprint=study.fingerprint,
+    )
+
+
+def _loader_workers(job: JobSpec, probes: Sequence[ProbeResult]) -> int:
+    """What the job says, or the script's own as the probes were told."""
+    if job.loader_workers is not None:
+        return job.loader_workers
+    return next((p.knobs.loader_workers for p in reversed(probes) if p.state == "ok"), 0)
+
+
+def _trial_text(trial: Trial) -> str:
+    r, k = trial.resources, trial.knobs
+    workers = "1 worker" if r.workers == 1 else f"{r.workers} workers"
+    device = f" {r.gpu}" if r.gpu else ""
+    accumulated = f" x{k.accumulation}" if k.accumulation > 1 else ""
+    return f"{r.runner}:{r.pool}{device} {workers} x {k.micro_batch}{accumulated}"

@@ -1,0 +1,78 @@
+"""What the reader of an estimate should know, each under a stable code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from planner.core.types import Option, ProbeResult, Warning_
+from planner.core.units import format_duration
+
+DEFAULT_BATCH = 64
+"""Global batch of a job that neither says its own nor has it told by the script."""
+
+
+def assumed_batch() -> Warning_:
+    """Nothing told the global batch."""
+    return Warning_(
+        code="job.global_batch_assumed",
+        text=f"Nothing says how many samples one step takes: a global batch of {DEFAULT_BATCH} "
+        "is assumed.",
+        hint="Set global_batch in [job].",
+    )
+
+
+def batch_warning(probes: Sequence[ProbeResult], asked: int) -> tuple[Warning_, ...]:
+    """The script took another batch than it was told."""
+    seen = sorted({p.knobs.global_batch for p in probes if p.state == "ok"} - {asked})
+    if not seen:
+        return ()
+    taken = " and ".join(map(str, seen))
+    text = f"The script takes {taken} samples a step, where {asked} were asked for."
+    hint = "Set global_batch in [job] to what the script does, or let it obey planner's."
+    return (Warning_(code="job.global_batch_ignored", text=text, hint=hint),)
+
+
+def reuse_warning(reused: Sequence[ProbeResult], now: datetime) -> tuple[Warning_, ...]:
+    """How old the evidence is, when it was not made now."""
+    if not reused:
+        return ()
+    age_s = max(0.0, (now - min(p.measured_at for p in reused)).total_seconds())
+    count = "1 probe is" if len(reused) == 1 else f"{len(reused)} probes are"
+    text = f"{count} reused; the oldest was made {format_duration(age_s)} ago."
+    return (Warning_(code="probe.reused", text=text, hint="--fresh measures again"),)
+
+
+def probe_warnings(probes: Sequence[ProbeResult]) -> tuple[Warning_, ...]:
+    """Probes that did not end well, each with its reason."""
+    found = []
+    for probe in probes:
+        workers = probe.resources.workers
+        shape = f"{workers} worker{'s' * (workers > 1)} x {probe.knobs.micro_batch}"
+        if probe.state in ("failed", "preempted"):
+            text = f"The probe of {shape} failed: {probe.error}."
+            hint = "Its last lines are under probes[].log of the kept estimate."
+            found.append(Warning_(code="probe.failed", text=text, hint=hint))
+        elif probe.state == "oom":
+            text = f"The probe of {shape} ran out of memory: {probe.error}."
+            found.append(Warning_(code="probe.oom", text=text))
+        elif probe.state == "skipped":
+            text = f"The probe of {shape} has no result: {probe.error}."
+            found.append(Warning_(code="probe.skipped", text=text))
+        elif probe.error:
+            text = f"The probe of {shape}: {probe.error}."
+            found.append(Warning_(code="probe.checkpoint_failed", text=text))
+    return tuple(found)
+
+
+def option_warnings(options: Sequence[Option]) -> tuple[Warning_, ...]:
+    """What the options' numbers rest on."""
+    found = []
+    if options and all(o.evidence == "prior" for o in options):
+        text = "Nothing like these options was measured: all numbers are guesses from a prior."
+        hint = "Let planner probe: leave out --no-probe."
+        found.append(Warning_(code="model.prior_only", text=text, hint=hint))
+    if options and not any(o.resources.gpus_per_node for o in options):
+        text = "Memory is the resident memory of one worker's processes, as there is no GPU."
+        found.append(Warning_(code="memory.rss", text=text))
+    return tuple(found)

@@ -1,0 +1,103 @@
+"""Gather what an estimate rests on: kept probes where they are good, new ones where not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from planner.core.clock import Clock
+from planner.core.events import EventSink
+from planner.core.types import ProbeResult, Warning_
+from planner.services import probestore
+from planner.services.api import Cancel
+from planner.services.candidates import Trial
+from planner.services.estimatewarnings import DEFAULT_BATCH, assumed_batch
+from planner.services.probing import Prober
+from planner.services.study import Study
+from planner.store.layout import StateDir
+
+
+@dataclass(slots=True, kw_only=True)
+class Evidence:
+    """The evidence of one estimate, new and reused, and the configurations it is for."""
+
+    global_batch: int
+    new: list[ProbeResult] = field(default_factory=list)
+    reused: list[ProbeResult] = field(default_factory=list)
+    trials: tuple[Trial, ...] = ()
+    warnings: list[Warning_] = field(default_factory=list)
+
+    @property
+    def probes(self) -> tuple[ProbeResult, ...]:
+        """All results, the reused ones first."""
+        return (*self.reused, *self.new)
+
+
+def gather(
+    study: Study,
+    state: StateDir,
+    clock: Clock,
+    on_event: EventSink,
+    *,
+    probe: bool = True,
+    cancel: Cancel | None = None,
+) -> Evidence:
+    """Probe what the study wants and nothing kept answers; without `probe`, take what is kept.
+
+    Raises:
+        UsageError: No configuration fits, or the command cannot be made.
+        CleanupError: A probe's processes could not be ended.
+        StoreError: The state directory cannot be used.
+    """
+    prober = Prober(
+        job=study.job,
+        fingerprint=study.fingerprint,
+        slice_for=lambda batch: study.slice_for(batch, state.slices),
+        samples=study.samples,
+        state=state,
+        clock=clock,
+        on_event=on_event,
+        cancel=cancel,
+    )
+    evidence = Evidence(global_batch=study.global_batch or DEFAULT_BATCH)
+    if study.global_batch is None:
+        told = _ask_script(study, prober, evidence, state) if probe else None
+        evidence.global_batch = told or DEFAULT_BATCH
+        evidence.warnings += () if told else (assumed_batch(),)
+    evidence.trials, warnings = study.trials(evidence.global_batch)
+    evidence.warnings += warnings
+    wanted = study.wanted(evidence.trials)
+    evidence.reused += [kept for _, kept in wanted if kept is not None]
+    for kept in evidence.reused:
+        prober.reuse(kept)
+    if probe:
+        tried = {p.id for p in evidence.new}
+        missing = [t for t, kept in wanted if kept is None and study.probe_id(t) not in tried]
+        _keep(evidence, prober.run(missing), state)
+    used = {p.id for p in evidence.probes}
+    evidence.reused += [p for p in study.own if p.id not in used]
+    return evidence
+
+
+def _ask_script(study: Study, prober: Prober, evidence: Evidence, state: StateDir) -> int | None:
+    """Run the reference probe with the script's own batch; what that is, if it told."""
+    trial = study.reference()
+    (result,) = prober.run([trial])
+    told = result.knobs.global_batch or None
+    if told is None:
+        micro = max(1, DEFAULT_BATCH // trial.resources.workers)
+        whole = micro * trial.resources.workers
+        known = replace(trial.knobs, micro_batch=micro, global_batch=whole)
+        result = replace(
+            result,
+            id=study.probe_id(replace(trial, knobs=known)),
+            knobs=replace(result.knobs, micro_batch=micro, global_batch=whole),
+        )
+    _keep(evidence, [result], state)
+    return told
+
+
+def _keep(evidence: Evidence, results: Sequence[ProbeResult], state: StateDir) -> None:
+    for result in results:
+        probestore.keep(state, result)
+    evidence.new += results
