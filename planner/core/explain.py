@@ -27,7 +27,7 @@ _BOTTLENECK: dict[Bottleneck, str] = {
 
 
 def label(option: Option) -> str:
-    """An option in a few words: `local:cpu 2 workers x 16 x2`: micro-batch 16, accumulated twice."""
+    """An option in a few words: `local:cpu 2 workers x 16 x2`: micro-batch 16, twice over."""
     r, k = option.resources, option.knobs
     what = f"{r.instance_type} {r.market}" if r.instance_type else f"{r.runner}:{r.pool}"
     device = f" {r.gpu}" if r.gpu else ""

@@ -78,7 +78,8 @@ class Candidate:
 def option_id(resources: ResourceConfig, knobs: Knobs) -> str:
     """`o` and a short hash: the same for the same resources and knobs, whatever else changed."""
     shape = {name: getattr(resources, name) for name in _ID_FIELDS}
-    text = json.dumps([shape, asdict(knobs)], sort_keys=True)
+    turned = {**asdict(knobs), "checkpoint_interval_s": float(knobs.checkpoint_interval_s)}
+    text = json.dumps([shape, turned], sort_keys=True)
     digest = base64.b32encode(hashlib.sha256(text.encode()).digest()).decode().lower()
     return f"o{digest[:7]}"
 
