@@ -1,1 +1,1 @@
-"""The terminal app: a viewer of the store and a client of the services."""
+"""The terminal app: a client of `planner.services.api.Services`, and of nothing else."""

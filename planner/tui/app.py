@@ -1,0 +1,320 @@
+"""The app: six screens over one session, and what is the same on all of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.dom import DOMNode
+from textual.filter import LineFilter
+from textual.screen import Screen
+
+from planner.core.errors import PlannerError
+from planner.core.types import EstimateResult, Goal, JobSpec
+from planner.services.api import Services
+from planner.tui import estimating
+from planner.tui.actions import ACTIONS, TABS, Action, bindings_of
+from planner.tui.ascii import AsciiFilter
+from planner.tui.keymap import read_keymap
+from planner.tui.screens.base import PlannerScreen
+from planner.tui.session import Session
+from planner.tui.themes import DEFAULT_THEME, THEMES, variable_defaults
+from planner.tui.widgets.chrome import TopBar
+
+if TYPE_CHECKING:
+    from textual.command import Provider
+
+T = TypeVar("T")
+
+EXIT_AFTER_FIRST_FRAME = "PLANNER_TUI_EXIT_AFTER_FIRST_FRAME"
+"""Set to 1, the app leaves once its first screen stands: for benchmarks of starting up."""
+
+
+def _screen(tab: str) -> Screen[None]:
+    """A tab's screen. Imported when first gone to: the first frame needs only one of them."""
+    from importlib import import_module
+
+    module = import_module(f"planner.tui.screens.{tab}")
+    screen: Screen[None] = getattr(module, f"{tab.capitalize()}Screen")()
+    return screen
+
+
+def _palette() -> type[Provider]:
+    from planner.tui.palette import PlannerCommands
+
+    return PlannerCommands
+
+
+class PlannerApp(App[None]):
+    """The terminal app.
+
+    Attributes:
+        pace: Factor on every waiting time of the screens; tests make it small.
+    """
+
+    TITLE = "planner"
+    CSS_PATH = "planner.tcss"
+    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {
+        tab: partial(_screen, tab) for tab in TABS
+    }
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *bindings_of("app"),
+        Binding("ctrl+c", "app.do('app.quit')", show=False),
+    ]
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_palette}
+    COMMAND_PALETTE_BINDING = "f30"  # bound through the registry instead
+    NOTIFICATION_TIMEOUT = 8
+
+    def __init__(self, session: Session, *, ascii: bool = False, theme: str | None = None) -> None:
+        self._ascii = [AsciiFilter()] if ascii else []
+        self._wanted_theme = theme or DEFAULT_THEME
+        self.session = session
+        self.pace = 1.0
+        self.farewell: list[str] = []
+        super().__init__()
+
+    # ---- start -----------------------------------------------------------------------------
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """What our names for colours mean in a theme that does not know them."""
+        return variable_defaults(self.current_theme)
+
+    def get_line_filters(self) -> list[LineFilter]:
+        """Textual's own, and the one that leaves only ASCII."""
+        return [*super().get_line_filters(), *self._ascii]
+
+    def on_mount(self) -> None:
+        """Set up looks and keys, and go to the first screen."""
+        for theme in THEMES:
+            self.register_theme(theme)
+        if self._wanted_theme in self.available_themes:
+            self.theme = self._wanted_theme
+        else:
+            self.theme = DEFAULT_THEME
+            self.notify(
+                f'There is no theme "{self._wanted_theme}". Press : and type "theme".',
+                severity="warning",
+            )
+        self.set_keymap(dict(self.session.keymap.changed))
+        for problem in self.session.keymap.problems:
+            self.notify(problem, title="keymap", severity="warning")
+        self.switch_mode("runs" if self.session.run_id else "job")
+        if os.environ.get(EXIT_AFTER_FIRST_FRAME) == "1":
+            self.call_after_refresh(self._after_first_frame)
+
+    def _after_first_frame(self) -> None:
+        self.screen.call_after_refresh(self.exit)
+
+    # ---- services --------------------------------------------------------------------------
+
+    def call_service(
+        self,
+        ask: Callable[[], T],
+        then: Callable[[T], None],
+        failed: Callable[[PlannerError], None] | None = None,
+        *,
+        group: str,
+        owner: DOMNode | None = None,
+    ) -> None:
+        """Call a service in a thread. An error becomes a message or `failed`, never a crash."""
+
+        def work() -> None:
+            try:
+                answer = ask()
+            except PlannerError as error:
+                self._answer(partial(failed or self.show_error, error))
+            except Exception as error:  # a defect must not take the screen down with it
+                self._answer(partial(failed or self.show_error, _defect(error)))
+            else:
+                self._answer(partial(then, answer))
+
+        node = owner if owner is not None else self
+        node.run_worker(work, thread=True, group=group, exit_on_error=False)
+
+    def _answer(self, callback: Callable[[], None]) -> None:
+        if self.is_running:
+            self.call_from_thread(callback)
+
+    def show_error(self, error: PlannerError) -> None:
+        """An error as a message: what happened, and what to do."""
+        text = error.text + (f"\n{error.hint}" if error.hint else "")
+        self.notify(text, title="error", severity="error", timeout=20, markup=False)
+
+    def start_estimate(self, *, probe: bool) -> None:
+        """Probe (or not), predict and score; Probes shows how it goes."""
+        estimating.start_estimate(self, probe=probe)
+
+    def stop_estimate(self) -> None:
+        """Stop probing, with what there is."""
+        estimating.stop_estimate(self)
+
+    def keep_estimate(self, estimate: EstimateResult | None) -> None:
+        """Make this the session's estimate."""
+        estimating.keep_estimate(self, estimate)
+
+    def set_goal(self, goal: Goal) -> None:
+        """Another goal: score again what there is."""
+        estimating.set_goal(self, goal)
+
+    # ---- actions ---------------------------------------------------------------------------
+
+    def action_do(self, name: str) -> None:
+        """Carry out an action of the registry."""
+        action = ACTIONS[name]
+        if action.changes and self.session.read_only:
+            self._refuse(action)
+            return
+        method = f"do_{action.verb}"
+        handler: Any = getattr(self.screen, method, None) or getattr(self, method, None)
+        if handler is not None:
+            handler()
+
+    def _refuse(self, action: Action) -> None:
+        self.notify(
+            f"{action.label} changes something, and this session is read-only. "
+            "ctrl+t switches that off.",
+            title="read-only",
+            severity="warning",
+        )
+
+    def go(self, tab: str) -> None:
+        """Show a tab."""
+        if len(self.screen_stack) > 1:
+            return
+        self.switch_mode(tab)
+
+    def open_option(self, option_id: str) -> None:
+        """Show an option."""
+        self.session.option_id = option_id
+        self.go("options")
+
+    def open_run(self, run_id: str) -> None:
+        """Show a run."""
+        self.session.run_id = run_id
+        self.go("runs")
+
+    def do_job(self) -> None:
+        """Go to Job."""
+        self.go("job")
+
+    def do_probes(self) -> None:
+        """Go to Probes."""
+        self.go("probes")
+
+    def do_options(self) -> None:
+        """Go to Options."""
+        self.go("options")
+
+    def do_runs(self) -> None:
+        """Go to Runs."""
+        self.go("runs")
+
+    def do_decisions(self) -> None:
+        """Go to Decisions."""
+        self.go("decisions")
+
+    def do_history(self) -> None:
+        """Go to History."""
+        self.go("history")
+
+    def do_palette(self) -> None:
+        """Open the palette."""
+        self.action_command_palette()
+
+    def do_help(self) -> None:
+        """Open the help overlay for the active screen."""
+        from planner.tui.screens.help import HelpScreen
+
+        tab = self.screen.TAB if isinstance(self.screen, PlannerScreen) else "app"
+        self.push_screen(HelpScreen(tab, self.session.keymap))
+
+    def do_back(self) -> None:
+        """Leave a field or an overlay."""
+        self.screen.set_focus(None)
+
+    def do_refresh(self) -> None:
+        """Ask again for what the active screen shows."""
+        if isinstance(self.screen, PlannerScreen):
+            self.screen.arrive()
+
+    def do_read_only(self) -> None:
+        """Switch read-only on or off."""
+        self.session.read_only = not self.session.read_only
+        word = "on: nothing is started or stopped" if self.session.read_only else "off"
+        self.notify(f"Read-only is {word}.")
+        self.changed()
+
+    def do_quit(self) -> None:
+        """Leave. Probes would end with the app, so ask before; runs go on."""
+        from planner.tui.screens.leave import leave
+
+        leave(self)
+
+    # ---- drawing ---------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """Something that screens show has changed."""
+        if isinstance(self.screen, PlannerScreen):
+            self.screen.repaint()
+
+    def paint_top_bar(self, screen: PlannerScreen) -> None:
+        """Say at the top what kind of session this is."""
+        kind = ("demo", "$key") if self.session.demo else ("live", "$soft")
+        read_only = (("READ-ONLY", "bold reverse $warn"),) if self.session.read_only else ()
+        screen.query_one(TopBar).set_chips(kind, *read_only)
+
+
+def _defect(error: Exception) -> PlannerError:
+    return PlannerError(
+        f"planner has a defect: {type(error).__name__}: {error}",
+        hint="Runs are not touched by it. Please report it with the steps that led here.",
+    )
+
+
+def run_app(
+    services: Services,
+    *,
+    job: JobSpec | None,
+    job_path: Path | None,
+    read_only: bool = False,
+    ascii: bool = False,
+    theme: str | None = None,
+    keymap: Mapping[str, str] | None = None,
+    demo: bool = False,
+    confirm_above_usd: float = 10.0,
+    run_id: str | None = None,
+) -> None:
+    """Run the app until the person leaves it.
+
+    Args:
+        services: What answers; live or demo.
+        job: The job of the form; None shows how to make one.
+        job_path: Where it came from, for titles.
+        read_only: Refuse everything that starts, stops or spends.
+        ascii: Draw with ASCII only.
+        theme: One of `planner.tui.themes` or of Textual; None takes `planner-dark`.
+        keymap: Action names to keys, comma separated.
+        demo: Whether `services` plays a recording, which is said at the top.
+        confirm_above_usd: Worst case from which on a launch needs its cap typed.
+        run_id: Open this run at once.
+    """
+    session = Session(
+        services=services,
+        job=job,
+        job_path=job_path,
+        read_only=read_only,
+        demo=demo,
+        confirm_above_usd=confirm_above_usd,
+        keymap=read_keymap(keymap),
+        run_id=run_id,
+    )
+    app = PlannerApp(session, ascii=ascii, theme=theme)
+    app.run()
+    for line in app.farewell:
+        print(line, file=sys.stderr)

@@ -1,0 +1,1 @@
+"""The screens behind the six tabs, and the overlays."""

@@ -1,0 +1,66 @@
+"""What the screens share: the job, the goal, the estimate, the probes and the run in view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from planner.core.errors import PlannerError
+from planner.core.types import EstimateResult, Goal, JobSpec
+from planner.services.api import Check, ProbePlan, Services
+from planner.tui.keymap import Keymap
+from planner.tui.probe_board import ProbeBoard
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """One sitting at the app. Only the app's own thread changes it.
+
+    Attributes:
+        goal: The goal as it stands in the form; the job's own at first.
+        estimate: The newest estimate of the job, scored for `goal`.
+        what_if: The same under values tried out on the sliders; None when none are.
+        option_id: The option to put the cursor on; None leaves it where it is.
+        run_id: The run that Runs and Decisions show.
+        now: What time it is, for deadlines that are typed.
+    """
+
+    services: Services
+    job: JobSpec | None
+    job_path: Path | None = None
+    read_only: bool = False
+    demo: bool = False
+    confirm_above_usd: float = 10.0
+    keymap: Keymap = field(default_factory=Keymap)
+    now: Callable[[], datetime] = _now
+    goal: Goal = field(default_factory=Goal)
+    checks: tuple[Check, ...] | PlannerError | None = None
+    probe_plan: ProbePlan | PlannerError | None = None
+    board: ProbeBoard = field(default_factory=ProbeBoard)
+    estimate: EstimateResult | None = None
+    estimate_error: PlannerError | None = None
+    what_if: EstimateResult | None = None
+    option_id: str | None = None
+    run_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.job is not None:
+            self.goal = self.job.goal
+
+    @property
+    def shown(self) -> EstimateResult | None:
+        """The estimate to show: what is tried out, or else the real one."""
+        return self.what_if or self.estimate
+
+    @property
+    def job_name(self) -> str:
+        """How to call the job in a title."""
+        if self.job_path is not None:
+            return self.job_path.name
+        return self.job.name if self.job else "no job"

@@ -1,0 +1,1 @@
+"""Widgets and drawing functions of the app."""
