@@ -16,7 +16,7 @@ from runners.machine import memory_bytes, usable_cores
 from runners.metrics import Gpu, Nvml, visible
 
 Device = Literal["auto", "cpu", "gpu"]
-SETTINGS = ("slots", "usd_per_slot_h", "usd_per_gpu_h", "device")
+SETTINGS = ("slots", "usd_per_slot_h", "usd_per_gpu_h", "device", "pool")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +28,14 @@ class LocalSettings:
         usd_per_slot_h: Price of one worker for an hour, where there is none per GPU.
         usd_per_gpu_h: Price of one GPU for an hour.
         device: What workers run on; `auto` takes GPUs when there are any.
+        pool: Name shown for what is offered; None is `cpu` or `gpu`.
     """
 
     slots: int | None = None
     usd_per_slot_h: float | None = None
     usd_per_gpu_h: float | None = None
     device: Device = "auto"
+    pool: str | None = None
 
 
 def read_settings(place: Place) -> LocalSettings:
@@ -58,11 +60,15 @@ def read_settings(place: Place) -> LocalSettings:
     device = next((d for d in get_args(Device) if d == wanted), None)
     if device is None:
         raise _bad("device", wanted, '"auto", "cpu" or "gpu"')
+    pool = values.get("pool")
+    if pool is not None and not isinstance(pool, str):
+        raise _bad("pool", pool, "a name in quotes")
     return LocalSettings(
         slots=slots,
         usd_per_slot_h=_price("usd_per_slot_h", values.get("usd_per_slot_h")),
         usd_per_gpu_h=_price("usd_per_gpu_h", values.get("usd_per_gpu_h")),
         device=device,
+        pool=pool,
     )
 
 
@@ -94,7 +100,7 @@ def offers(place: Place, nvml: Nvml, now: datetime) -> tuple[Offer, ...]:
     """
     settings = read_settings(place)
     gpus = usable_gpus(settings, nvml)
-    shapes = _gpu_shapes(gpus, settings.slots) if gpus else _cpu_shapes(settings.slots)
+    shapes = _gpu_shapes(gpus, settings) if gpus else _cpu_shapes(settings)
     each_usd_per_h = settings.usd_per_slot_h
     if gpus and settings.usd_per_gpu_h is not None:
         each_usd_per_h = settings.usd_per_gpu_h
@@ -108,33 +114,33 @@ def offers(place: Place, nvml: Nvml, now: datetime) -> tuple[Offer, ...]:
     )
 
 
-def _cpu_shapes(slots: int | None) -> list[ResourceConfig]:
+def _cpu_shapes(settings: LocalSettings) -> list[ResourceConfig]:
     # A slot is one core, and its memory is what is left: nothing divides memory between slots.
     memory = memory_bytes()
     return [
         ResourceConfig(
             runner="local",
-            pool="cpu",
+            pool=settings.pool or "cpu",
             market="local",
             workers_per_node=workers,
             vcpus_per_node=workers,
             memory_bytes_per_node=memory,
         )
-        for workers in range(1, (slots or usable_cores()) + 1)
+        for workers in range(1, (settings.slots or usable_cores()) + 1)
     ]
 
 
-def _gpu_shapes(gpus: tuple[Gpu, ...], slots: int | None) -> list[ResourceConfig]:
+def _gpu_shapes(gpus: tuple[Gpu, ...], settings: LocalSettings) -> list[ResourceConfig]:
     cores_each = max(1, usable_cores() // len(gpus))
     memory = memory_bytes()
     shapes = []
     for name in dict.fromkeys(gpu.name for gpu in gpus):
         alike = [gpu for gpu in gpus if gpu.name == name]
-        for workers in range(1, min(len(alike), slots or len(alike)) + 1):
+        for workers in range(1, min(len(alike), settings.slots or len(alike)) + 1):
             shapes.append(
                 ResourceConfig(
                     runner="local",
-                    pool="gpu",
+                    pool=settings.pool or "gpu",
                     market="local",
                     workers_per_node=workers,
                     gpus_per_node=workers,
