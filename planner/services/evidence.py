@@ -71,8 +71,8 @@ def gather(
     for kept in evidence.reused:
         prober.reuse(kept)
     if probe:
-        tried = {p.id for p in evidence.new}
-        missing = [t for t, kept in wanted if kept is None and study.probe_id(t) not in tried]
+        made = tuple(evidence.new)
+        missing = [t for t, kept in wanted if kept is None and study.match(t, made) is None]
         _keep(evidence, prober.run(missing), state)
     used = {p.id for p in evidence.probes}
     evidence.reused += [p for p in study.own if p.id not in used]
@@ -87,12 +87,8 @@ def _ask_script(study: Study, prober: Prober, evidence: Evidence, state: StateDi
     if told is None:
         micro = max(1, DEFAULT_BATCH // trial.resources.workers)
         whole = micro * trial.resources.workers
-        known = replace(trial.knobs, micro_batch=micro, global_batch=whole)
-        result = replace(
-            result,
-            id=study.probe_id(replace(trial, knobs=known)),
-            knobs=replace(result.knobs, micro_batch=micro, global_batch=whole),
-        )
+        knobs = replace(result.knobs, micro_batch=micro, global_batch=whole)
+        result = replace(result, knobs=knobs)
     _keep(evidence, [result], state)
     return told
 

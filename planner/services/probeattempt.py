@@ -17,7 +17,6 @@ from planner.services import failure
 from planner.services.api import Cancel
 from planner.services.candidates import Trial, find_runner
 from planner.services.jobenv import render_argv, worker_env
-from planner.services.probestore import probe_id
 from planner.services.probewatch import Outside, ProbeWatch, whole
 from planner.services.slicing import Slice
 from planner.services.steady import steady_from
@@ -236,11 +235,9 @@ class Attempt:
         said = errors[guilty] or failure.tail(logs / f"worker-{guilty}.out")
         first = watch.first_step_at
         base = self._result(state, wall_s, error=error)
-        knobs = _real_knobs(self.trial.knobs, watch)
         return replace(
             base,
-            id=self.key if self.trial.knobs.global_batch else self._learned_key(knobs),
-            knobs=knobs,
+            knobs=_real_knobs(self.trial.knobs, watch),
             steps=len(steady) if ok else len(times),
             warmup_steps=dropped if ok else 0,
             step_time_s=tuple(steady) if ok else (),
@@ -256,11 +253,6 @@ class Attempt:
             samples=self.samples or (watch.samples if self.data.fraction == 1.0 else None),
             log=() if ok else failure.log_lines(said),
         )
-
-    def _learned_key(self, knobs: Knobs) -> str:
-        """The id under which the next estimate asks for it: it knows the batch by then."""
-        known = replace(knobs, loader_workers=self.trial.knobs.loader_workers)
-        return probe_id(self.fingerprint, self.trial.resources, known)
 
     def _verdict(
         self, ending: _Ending, watch: ProbeWatch, errors: Sequence[str]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from planner.core.types import JobSpec, ProbeResult, Warning_
+from planner.core.types import JobSpec, Knobs, ProbeResult, ResourceConfig, Warning_
 from planner.services import probestore
 from planner.services.api import EstimateRequest
 from planner.services.candidates import (
@@ -86,12 +86,24 @@ class Study:
 
     def wanted(self, found: Sequence[Trial]) -> tuple[tuple[Trial, ProbeResult | None], ...]:
         """What to probe, each with the kept result that makes it unnecessary."""
-        kept = {p.id: p for p in self.own if probestore.still_good(p, self.job.probe)}
-        return tuple((trial, kept.get(self.probe_id(trial))) for trial in design(found))
+        good = [p for p in self.own if probestore.still_good(p, self.job.probe)]
+        return tuple((trial, self.match(trial, good)) for trial in design(found))
 
-    def probe_id(self, trial: Trial) -> str:
-        """The id of a probe of this job."""
-        return probestore.probe_id(self.fingerprint, trial.resources, trial.knobs)
+    def match(self, trial: Trial, probes: Sequence[ProbeResult]) -> ProbeResult | None:
+        """The newest of these results that is about the trial.
+
+        One made for it carries its id, even if the script then took another batch. The reference
+        of a script that told its own batch was made for no batch, and is found by what it did.
+        """
+        wanted = self._probe_id(trial.resources, trial.knobs)
+        for probe in reversed(probes):
+            loading = replace(probe.knobs, loader_workers=trial.knobs.loader_workers)
+            if wanted in (probe.id, self._probe_id(probe.resources, loading)):
+                return probe
+        return None
+
+    def _probe_id(self, resources: ResourceConfig, knobs: Knobs) -> str:
+        return probestore.probe_id(self.fingerprint, resources, knobs)
 
 
 def look(request: EstimateRequest, state: StateDir) -> Study:
