@@ -84,7 +84,7 @@ def guilty_rank(status: Status, errors: Sequence[str]) -> int:
 
     def blame(rank: int) -> tuple[bool, bool, int]:
         line = last_error_line(errors[rank])
-        return line is None, bool(line and _ECHO.search(line)), rank
+        return bool(line and _ECHO.search(line)), line is None, rank
 
     ranks = [w.rank for w in failed if w.rank < len(errors)]
     return min(ranks, key=blame, default=0)
