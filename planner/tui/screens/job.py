@@ -51,18 +51,18 @@ def job_lines(job: JobSpec, width: int) -> Iterable[Content]:
     yield pair("data", job.data or ("none that planner can slice", "$soft"), images)
     probe = job.probe
     sliced = f"{percent(probe.slice_fraction)} of the data" if job.data else "all of it"
-    yield pair("slice", sliced, (f"  {probe.steps} steps a probe", "$soft"))
+    yield pair("slice", f"{sliced}, {probe.steps} steps")
     yield pair("work", *_work(job))
     yield pair(
         "checkpoint",
-        job.checkpoint_dir or "run's own folder",
-        (f"  every {short_duration(job.checkpoint_interval_s)}", "$soft"),
+        job.checkpoint_dir or "run's folder",
+        f", every {short_duration(job.checkpoint_interval_s)}",
     )
     yield from _knobs(job, value_width)
-    contract = "SDK in the script" if job.tier else "no SDK: timed from outside"
+    contract = "SDK in the script" if job.tier else "no SDK, timed outside"
     yield pair("contract", contract, (f"  tier {job.tier}", "$soft"))
     for index, place in enumerate(job.places):
-        yield pair("where" if index == 0 else "", *_place(place))
+        yield pair("where" if index == 0 else "", _place(place))
     if not job.places:
         yield pair("where", ("nowhere: add [[where]] to the job file", "$bad"))
 
@@ -74,10 +74,9 @@ def _command_text(command: Sequence[str]) -> str:
 
 def _work(job: JobSpec) -> list[Part]:
     epochs = f"{job.epochs} epoch" + ("s" if job.epochs != 1 else "")
-    batch = (f"  batch {job.global_batch}", "$soft") if job.global_batch else ""
-    if job.samples is None:
-        return [epochs, batch]
-    return [f"{epochs} = {count(job.samples * job.epochs)} samples", batch]
+    batch = f", global batch {job.global_batch}" if job.global_batch else ""
+    total = f"  {count(job.samples * job.epochs)} samples" if job.samples else ""
+    return [epochs + batch, (total, "$soft")]
 
 
 def _knobs(job: JobSpec, width: int) -> Iterable[Content]:
@@ -89,18 +88,15 @@ def _knobs(job: JobSpec, width: int) -> Iterable[Content]:
             yield pair(label if index == 0 else "", line)
 
 
-def _place(place: Place) -> list[Part]:
-    price = next(
-        (
-            f"  {format_money(float(value))} per {'GPU' if 'gpu' in key else 'slot'}-hour"
-            for key, value in place.settings.items()
-            if key.startswith("usd_per_") and isinstance(value, int | float)
-        ),
-        "",
-    )
+def _place(place: Place) -> str:
     slots = place.settings.get("slots")
-    room = f", {slots} slots" if slots else ""
-    return [f"{place.runner} {place.pool}{room}", (price, "$soft")]
+    price = next((v for k, v in place.settings.items() if k.startswith("usd_per_")), None)
+    what = "GPU" if "usd_per_gpu_h" in place.settings else "slot"
+    parts = [f"{place.runner} {place.pool}"]
+    if slots:
+        parts.append(f"{slots} {what}s")
+    text = ", ".join(parts)
+    return text if price is None else f"{text} ${price}/h"
 
 
 class ChecksPane(Pane):
@@ -113,17 +109,19 @@ class ChecksPane(Pane):
         order = ("fail", "warn", "ok", "skip")
         ranked = sorted(self.checks, key=lambda c: order.index(c.state))
         styles = {"fail": "bold $bad", "warn": "bold $warn", "ok": "$good", "skip": "$soft"}
-        columns = 1 if width < 110 else 2
-        cell = width // columns - 1
-        cells: list[Content] = []
-        for check in ranked:
-            parts = row((f"{check.state:<5}", styles[check.state]), check.text)
-            if check.fix and check.state in ("fail", "warn"):
-                parts = row(parts, (f"  {check.fix}", "$soft"))
-            cells.append(parts.truncate(cell, ellipsis=True, pad=True))
-        half = -(-len(cells) // columns)
+        troubled = [check for check in ranked if check.state in ("fail", "warn")]
+        for check in troubled:
+            fix = (f"  {check.fix}", "$soft") if check.fix else ""
+            yield row((f"{check.state:<5}", styles[check.state]), check.text, fix)
+        others = [
+            row((f"{check.state:<5}", styles[check.state]), check.text)
+            for check in ranked[len(troubled) :]
+        ]
+        half = -(-len(others) // 2)
+        cell = (width - 2) // 2
         for index in range(half):
-            yield Content("  ").join(cells[index::half])
+            pairs = (c.truncate(cell, ellipsis=True, pad=True) for c in others[index::half])
+            yield Content("  ").join(pairs)
 
 
 class JobScreen(PlannerScreen):

@@ -66,8 +66,7 @@ class Pane(Speaking, Widget):
     def __init__(
         self, title: str = "", *, id: str | None = None, classes: str | None = None
     ) -> None:
-        super().__init__(id=id, classes=classes)
-        self.add_class("pane")
+        super().__init__(id=id, classes=f"pane {classes or ''}")
         self._lines: Sequence[Content | str] = ()
         self.head(title)
 

@@ -67,8 +67,7 @@ class Table(Speaking, ScrollView, can_focus=True):
     def __init__(
         self, columns: Sequence[Column], title: str = "", *, id: str | None = None
     ) -> None:
-        super().__init__(id=id)
-        self.add_class("pane")
+        super().__init__(id=id, classes="pane")
         self.columns = tuple(columns)
         self.marked: set[str] = set()
         self._keys: tuple[str, ...] = ()
@@ -176,11 +175,6 @@ class Table(Speaking, ScrollView, can_focus=True):
     def on_resize(self) -> None:
         """The columns follow the width."""
         self._resize_content()
-
-    def notify_style_update(self) -> None:
-        """Colours changed: draw all lines again."""
-        super().notify_style_update()
-        self._kept.clear()
 
     # ---- drawing ---------------------------------------------------------------------------
 
