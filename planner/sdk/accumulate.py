@@ -1,0 +1,188 @@
+"""Several micro-batches for one optimiser step, unseen by the script and without gradient hooks.
+
+The script's loop calls zero_grad, backward, step and scheduler.step for every micro-batch. Inside
+the loop over batches, the calls that must not act are turned away: zero_grad but for the first
+micro-batch, the two steps but for the last. DistributedDataParallel sends gradients at the last
+only. The turned-away methods sit on the objects for the length of the loop and never show in a
+state_dict.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+from planner.sdk.errors import SdkError
+from planner.sdk.order import Micro
+
+_WHOLE = Micro(0, 0)
+
+
+class Accumulation:
+    """Makes `optimizer` and `scheduler` act once per global batch."""
+
+    def __init__(self, *, model: Any, optimizer: Any, scheduler: Any) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+        self._micro = _WHOLE
+        self._begun = False  # a step was turned away: zero_grad from here on would lose gradients
+        self._finished = False  # gradients are those of the whole global batch
+        self._frozen = False  # the scheduler stands still
+        self._undo: list[Callable[[], None]] = []
+
+    def install(self, *, accumulates: bool, freeze_scheduler: bool) -> None:
+        """Take hold of the objects where that is needed; `remove` lets go.
+
+        Args:
+            accumulates: Some steps have more than one micro-batch.
+            freeze_scheduler: A probe may do more steps than the schedule is long, and some
+                schedules refuse that.
+        """
+        self._frozen = freeze_scheduler
+        if accumulates:
+            _intercept(self._optimizer, "step", self._step, self._undo)
+            _intercept(self._optimizer, "zero_grad", self._zero_grad, self._undo)
+            for module in _with_inner(self._model):
+                _intercept(module, "zero_grad", self._zero_grad, self._undo)
+        if self._scheduler is not None and (accumulates or freeze_scheduler):
+            _subclass(self._scheduler, "step", self._scheduler_step, self._undo)
+
+    def remove(self) -> None:
+        """Give the objects back as they were."""
+        if self._undo:
+            self._sync_gradients(True)
+        while self._undo:
+            self._undo.pop()()
+        self._micro = _WHOLE
+
+    def begin(self, micro: Micro) -> None:
+        """Before the script sees the micro-batch."""
+        self._micro = micro
+        if micro.first:
+            self._begun = False
+        self._finished = False
+        if micro.carry != 1.0:
+            self._scale(micro.carry)
+        if self._undo:
+            self._sync_gradients(micro.last)
+
+    def gradients_ready(self) -> bool:
+        """Whether the gradients are now those of the whole global batch; makes them so."""
+        if not self._micro.last:
+            return False
+        if not self._finished:
+            self._finished = True
+            if self._micro.finish != 1.0:
+                self._scale(self._micro.finish)
+        return True
+
+    def _step(self, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.gradients_ready():
+            self._begun = False
+            return real(*args, **kwargs)
+        self._begun = True
+        return None
+
+    def _zero_grad(self, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        fresh = self._micro.first and not self._begun
+        if fresh or self._finished:
+            return real(*args, **kwargs)
+        return None
+
+    def _scheduler_step(self, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        acts = self._micro.last and not self._frozen
+        return real(*args, **kwargs) if acts else None
+
+    def _scale(self, factor: float) -> None:
+        torch: Any = sys.modules["torch"]
+        gradients = [
+            parameter.grad
+            for group in self._optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        if gradients:
+            with torch.no_grad():
+                torch._foreach_mul_(gradients, factor)
+
+    def _sync_gradients(self, wanted: bool) -> None:
+        if is_ddp(self._model):
+            self._model.require_backward_grad_sync = wanted
+
+
+def is_ddp(model: Any) -> bool:
+    """Whether `model` is wrapped in DistributedDataParallel."""
+    torch: Any = sys.modules.get("torch")
+    parallel = getattr(getattr(torch, "nn", None), "parallel", None)
+    return parallel is not None and isinstance(model, parallel.DistributedDataParallel)
+
+
+def check_possible(*, model: Any, optimizer: Any, scaler: Any, workers: int, count: int) -> None:
+    """Refuse to accumulate where it would train something else.
+
+    Raises:
+        SdkError: With a gradient scaler, without an optimiser, or with workers that no
+            DistributedDataParallel joins.
+    """
+    if scaler is not None:
+        why = "a gradient scaler checks and unscales gradients at every micro-batch"
+        fix = "use bf16 without a scaler, or let micro-batch x workers be the global batch"
+    elif optimizer is None:
+        why, fix = "attach() was given no optimizer", "pass optimizer="
+    elif workers > 1 and not is_ddp(model):
+        why = "the model given to attach() is not wrapped in DistributedDataParallel"
+        fix = "wrap it before attach()"
+    else:
+        return
+    raise SdkError(f"{count} micro-batches for each step cannot be accumulated: {why}; {fix}")
+
+
+def _with_inner(model: Any) -> list[Any]:
+    if model is None:
+        return []
+    return [model, model.module] if is_ddp(model) else [model]
+
+
+def _intercept(
+    target: Any, name: str, handler: Callable[..., Any], undo: list[Callable[[], None]]
+) -> None:
+    """Send calls of `target.name` to `handler(real, ...)`, as a bound method like the real one."""
+    own = vars(target).get(name)
+    real = getattr(target, name)
+
+    @functools.wraps(getattr(real, "__func__", real))
+    def method(_self: Any, *args: Any, **kwargs: Any) -> Any:
+        return handler(real, *args, **kwargs)
+
+    vars(target)[name] = types.MethodType(method, target)
+
+    def restore() -> None:
+        vars(target).pop(name, None)
+        if own is not None:
+            vars(target)[name] = own
+
+    undo.append(restore)
+
+
+def _subclass(
+    target: Any, name: str, handler: Callable[..., Any], undo: list[Callable[[], None]]
+) -> None:
+    """The same through the object's class: a scheduler's state_dict shows all its attributes."""
+    original = type(target)
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return handler(functools.partial(getattr(original, name), self), *args, **kwargs)
+
+    functools.update_wrapper(method, getattr(original, name))
+    target.__class__ = type(original.__name__, (original,), {name: method})
+    target.__class__.__module__ = original.__module__
+    target.__class__.__qualname__ = original.__qualname__
+
+    def restore() -> None:
+        target.__class__ = original
+
+    undo.append(restore)

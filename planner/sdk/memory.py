@@ -1,0 +1,69 @@
+"""How much memory this worker uses, from the kernel's files and torch's counters."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+_PROC = Path("/proc")
+
+
+def tree_rss_bytes() -> tuple[int | None, int | None]:
+    """Resident bytes of this process and its children now, and this process's own peak.
+
+    Pages that forked loader processes share are counted in each of them, as the system's own tools
+    do. None where there is no /proc.
+    """
+    own, peak = _status_bytes(os.getpid())
+    if own is None:
+        return None, None
+    return own + sum(_status_bytes(pid)[0] or 0 for pid in _descendants(os.getpid())), peak
+
+
+def device_bytes(device: Any) -> tuple[int | None, int | None]:
+    """Most bytes that torch's tensors took and that it reserved on `device`; None on CPU."""
+    torch: Any = sys.modules.get("torch")
+    if device is None or torch is None or device.type != "cuda":
+        return None, None
+    return torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+
+
+def device_description(device: Any) -> tuple[str, int | None]:
+    """Name of the device, `cpu` or the GPU's, and the memory that a GPU has in bytes."""
+    torch: Any = sys.modules.get("torch")
+    if device is None or torch is None or device.type != "cuda":
+        return "cpu", None
+    return torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory
+
+
+def _status_bytes(pid: int) -> tuple[int | None, int | None]:
+    """Resident bytes of one process: now, and at its peak. None when it is gone."""
+    now = peak = None
+    try:
+        with open(_PROC / str(pid) / "status", encoding="ascii", errors="replace") as lines:
+            for line in lines:
+                if line.startswith("VmHWM:"):
+                    peak = int(line.split()[1]) * 1024
+                elif line.startswith("VmRSS:"):
+                    now = int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        return None, None
+    return now, peak
+
+
+def _descendants(pid: int) -> list[int]:
+    """Children, their children and so on."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        parent = waiting.pop()
+        for children in _PROC.glob(f"{parent}/task/*/children"):
+            try:
+                pids = [int(word) for word in children.read_text().split()]
+            except (OSError, ValueError):
+                continue
+            found += pids
+            waiting += pids
+    return found

@@ -1,0 +1,121 @@
+"""Which samples each worker takes at each step: plain arithmetic, the same on every worker.
+
+Step k of an epoch takes positions [k*G, (k+1)*G) of the epoch's order, G being the global batch.
+Each worker takes a contiguous share of the step and cuts it into micro-batches of nearly the same
+size. Two things follow from what the weights must become:
+
+* Every worker has the same number of micro-batches, since workers meet in the last one.
+* The last micro-batch is as large on every worker. A script's loss is the mean over a micro-batch
+  and DistributedDataParallel takes the mean over workers, so shares that differ by a sample can be
+  weighed rightly only before the last backward pass, by scaling what was accumulated until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_FEWEST = 2  # samples of a micro-batch: BatchNorm cannot train on a single one
+
+
+@dataclass(frozen=True, slots=True)
+class Micro:
+    """One forward and backward pass of one worker.
+
+    Attributes:
+        start: First position in the epoch's order.
+        stop: One past the last.
+        first: Gradients start from zero here.
+        last: The optimiser steps after it.
+        carry: Factor for the gradients accumulated so far, before this backward pass.
+        finish: Factor for the gradients after the last backward pass; 1 on the others.
+    """
+
+    start: int
+    stop: int
+    first: bool = True
+    last: bool = True
+    carry: float = 1.0
+    finish: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One optimiser step of one worker.
+
+    Attributes:
+        order: Which epoch's order the positions refer to.
+        start: First position, over all workers.
+        stop: One past the last, over all workers.
+    """
+
+    order: int
+    start: int
+    stop: int
+    micros: tuple[Micro, ...]
+
+    @property
+    def samples(self) -> int:
+        """Samples of this step over all workers."""
+        return self.stop - self.start
+
+
+def step_bounds(
+    samples: int, global_batch: int, workers: int, *, drop_last: bool = False, start: int = 0
+) -> Iterator[tuple[int, int]]:
+    """Positions [start, stop) of each step of an epoch, from position `start` on.
+
+    A last, shorter step is kept, or left out with `drop_last`. One with fewer than two samples a
+    worker is joined to the step before it, if there is one.
+    """
+    while start < samples:
+        stop = start + global_batch
+        if drop_last and stop > samples:
+            return
+        left = samples - stop
+        if not drop_last and left < _FEWEST * workers:
+            stop = samples
+        yield start, stop
+        start = stop
+
+
+def micro_batches(
+    start: int, stop: int, *, rank: int, workers: int, micro_batch: int, split: bool = True
+) -> tuple[Micro, ...]:
+    """What worker `rank` does in the step over positions [start, stop).
+
+    No micro-batch is larger than `micro_batch`, with one exception: rather than a micro-batch of a
+    single sample, one of `micro_batch + 1` is made. With `split` false there is just one.
+    """
+    samples = stop - start
+    base, extra = divmod(samples, workers)
+    share = base + (rank < extra)
+    begin = start + rank * base + min(rank, extra)
+    largest = base + (extra > 0)
+    count = _count(base, largest, micro_batch, uneven=extra > 0) if split else 1
+    tail = largest // count
+    sizes = (*_even(share - tail, count - 1), tail) if count > 1 else (share,)
+    # With a single micro-batch nothing is scaled: workers of uneven shares then weigh the same.
+    finish = workers * sizes[-1] / samples if count > 1 else 1.0
+    out: list[Micro] = []
+    for i, size in enumerate(sizes):
+        last = i == count - 1
+        carry = sizes[i - 1] / size if i else 1.0
+        out.append(Micro(begin, begin + size, i == 0, last, carry, finish if last else 1.0))
+        begin += size
+    return tuple(out)
+
+
+def _count(base: int, largest: int, micro_batch: int, *, uneven: bool) -> int:
+    """Micro-batches of a step, when the smallest share is `base`."""
+    count = -(-largest // micro_batch)
+    if uneven and count == 1:
+        count = 2
+    smallest = _FEWEST if micro_batch >= _FEWEST else 1
+    return max(1, min(count, base // smallest))
+
+
+def _even(samples: int, parts: int) -> tuple[int, ...]:
+    """`samples` cut into `parts`, larger ones first, sizes differing by one at most."""
+    base, extra = divmod(samples, parts)
+    return tuple(base + (i < extra) for i in range(parts))
