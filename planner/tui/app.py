@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from textual.screen import Screen
 
 from planner.core.errors import PlannerError
 from planner.core.types import EstimateResult, Goal, JobSpec
+from planner.core.units import format_bytes
 from planner.services.api import Services
 from planner.tui import estimating
 from planner.tui.actions import ACTIONS, TABS, Action, bindings_of
@@ -242,6 +244,12 @@ class PlannerApp(App[None]):
         """Ask again for what the active screen shows."""
         if isinstance(self.screen, PlannerScreen):
             self.screen.arrive()
+
+    def copy_document(self, document: Mapping[str, Any]) -> None:
+        """Put a document on the clipboard, by way of the terminal (OSC 52)."""
+        text = json.dumps(document, indent=2, ensure_ascii=False)
+        self.copy_to_clipboard(text)
+        self.notify(f"Copied {document.get('schema', 'JSON')}, {format_bytes(len(text))}.")
 
     def do_read_only(self) -> None:
         """Switch read-only on or off."""

@@ -107,7 +107,15 @@ def try_goal(app: PlannerApp, goal: Goal) -> None:
         return
 
     def done(scored: EstimateResult) -> None:
-        session.what_if = replace(scored, goal=goal)
-        app.changed()
+        # Only the newest question counts: answers may come in another order.
+        if session.tried_goal == goal:
+            session.what_if = replace(scored, goal=goal)
+            app.changed()
 
+    session.tried_goal = goal
     app.call_service(lambda: session.services.rescore(estimate, goal), done, group="what-if")
+
+
+def leave_goal(app: PlannerApp) -> None:
+    """Drop what was tried out."""
+    app.session.tried_goal = app.session.what_if = None

@@ -26,6 +26,7 @@ class Session:
         goal: The goal as it stands in the form; the job's own at first.
         estimate: The newest estimate of the job, scored for `goal`.
         what_if: The same under values tried out on the sliders; None when none are.
+        tried_goal: The goal on the sliders, while it is not the real one.
         option_id: The option to put the cursor on; None leaves it where it is.
         run_id: The run that Runs and Decisions show.
         now: What time it is, for deadlines that are typed.
@@ -46,6 +47,7 @@ class Session:
     estimate: EstimateResult | None = None
     estimate_error: PlannerError | None = None
     what_if: EstimateResult | None = None
+    tried_goal: Goal | None = None
     option_id: str | None = None
     run_id: str | None = None
 

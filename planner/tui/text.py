@@ -30,6 +30,7 @@ __all__ = [
     "percent",
     "place_text",
     "probability",
+    "rate",
     "resources_text",
     "row",
     "short_duration",
@@ -134,6 +135,13 @@ def money_interval(value: Distribution, level: float = 0.9, *, wide: bool = Fals
     if wide:
         return f"{middle:>7} [{low:.{digits}f} - {high:.{digits}f}]"
     return f"{middle:>7} [{low:.{digits}f}-{high:.{digits}f}]"
+
+
+def rate(usd_per_h: float) -> str:
+    """A price of an hour: `$0.05/h`, without digits that say nothing."""
+    if usd_per_h >= 1:
+        return f"${usd_per_h:.2f}/h"
+    return f"${usd_per_h:.4f}".rstrip("0").ljust(len("$0.00"), "0") + "/h"
 
 
 def time_of_day(at: datetime | None, *, seconds: bool = False) -> str:

@@ -1,0 +1,50 @@
+"""From an option to a run: ask, then launch."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from planner.core.types import EstimateResult, Option
+from planner.services.api import LaunchRequest
+
+if TYPE_CHECKING:
+    from planner.tui.app import PlannerApp
+
+
+def worst_case_usd(estimate: EstimateResult, option: Option) -> float:
+    """The most that the run may cost: its cap, or the 99 % quantile where there is none."""
+    budget = estimate.goal.budget_usd
+    return option.cost_usd.quantiles[-1] if budget is None else budget
+
+
+def ask_to_launch(app: PlannerApp, estimate: EstimateResult, option: Option) -> None:
+    """Show what would be launched; launch it once that was confirmed."""
+    from planner.tui.screens.confirm import ConfirmScreen
+
+    screen = ConfirmScreen(
+        estimate,
+        option,
+        worst_usd=worst_case_usd(estimate, option),
+        confirm_above_usd=app.session.confirm_above_usd,
+    )
+
+    def answered(agreed: bool | None) -> None:
+        if agreed:
+            _launch(app, estimate, option)
+
+    app.push_screen(screen, answered)
+
+
+def _launch(app: PlannerApp, estimate: EstimateResult, option: Option) -> None:
+    # What was shown is what is bought: never dearer than the price on the confirmation.
+    request = LaunchRequest(
+        estimate=estimate, option_id=option.id, max_usd_per_h=option.price.usd_per_h
+    )
+    services = app.session.services
+    app.notify("Launching. The run belongs to its supervisor, not to this window.")
+    app.call_service(lambda: services.launch(request), partial(_launched, app), group="launch")
+
+
+def _launched(app: PlannerApp, run_id: str) -> None:
+    app.open_run(run_id)

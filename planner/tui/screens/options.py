@@ -1,0 +1,323 @@
+"""3 Options: what could be bought, the front, why this pick, and what if the goal were another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Horizontal
+
+from planner.core.types import EstimateResult, Option
+from planner.core.units import format_money
+from planner.tui import estimating
+from planner.tui.actions import bindings_of
+from planner.tui.screens.base import PlannerScreen
+from planner.tui.text import count, money_interval, percent, probability, short_duration
+from planner.tui.widgets import option_text
+from planner.tui.widgets.front_chart import FrontChart
+from planner.tui.widgets.pane import Pane
+from planner.tui.widgets.table import Table
+from planner.tui.widgets.what_if import WhatIf
+
+View = Literal["strip", "front", "why", "what-if"]
+SORTS: tuple[tuple[str, Callable[[Option], float]], ...] = (
+    ("rank", lambda o: o.rank),
+    ("time", lambda o: o.total_s.p50),
+    ("cost", lambda o: o.cost_usd.p50),
+    ("chance", lambda o: -(o.p_deadline if o.p_deadline is not None else 1.0)),
+)
+
+
+class OptionsScreen(PlannerScreen):
+    """The table over pictures and reasons."""
+
+    TAB = "options"
+    FOOTER = (
+        "options.launch",
+        "options.why",
+        "options.what_if",
+        "options.chart",
+        "list.mark",
+        "options.compare",
+        "options.infeasible",
+        "list.sort",
+        "app.copy",
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *bindings_of("options"),
+        *bindings_of("list", "mark", "sort", "reverse"),
+    ]
+
+    _view: View = "strip"
+    _infeasible = False
+    _sort = 0
+    _reversed = False
+
+    def panes(self) -> ComposeResult:
+        """Table on top; below it what the chosen view asks for."""
+        yield Table(option_text.columns(self.session.goal), "options", id="options")
+        with Horizontal(id="middle"):
+            yield FrontChart(id="chart")
+            yield Pane("why", id="why")
+        with Horizontal(id="bottom"):
+            yield WhatIf(id="what-if")
+            yield Pane("option", id="detail")
+
+    def on_mount(self) -> None:
+        """Focus the table."""
+        super().on_mount()
+        self.query_one(Table).focus()
+
+    def arrive(self) -> None:
+        """Look for a kept estimate when this session has none."""
+        session = self.session
+        if session.estimate is None and session.job is not None:
+            job, services = session.job, session.services
+            self.call(
+                lambda: services.latest_estimate(job), self.planner.keep_estimate, group="latest"
+            )
+
+    def offers(self) -> tuple[tuple[str, str], ...]:
+        """Without an estimate there is little to do here."""
+        if self.session.shown is None:
+            return (("app.job", "Job"), ("app.palette", ""), ("app.quit", ""))
+        return super().offers()
+
+    # ---- drawing ---------------------------------------------------------------------------
+
+    def paint(self) -> None:
+        """Bring all panes up to date."""
+        estimate = self.session.shown
+        self._show_panes(estimate)
+        table = self.query_one(Table)
+        if estimate is None:
+            self._say_why_empty(table)
+            return
+        table.columns = option_text.columns(estimate.goal)
+        if not estimate.options:
+            table.say("empty", estimate.recommendation.text, "Look at the probes: 2.")
+            return
+        by_id = {option.id: option for option in estimate.options}
+        table.head(self._title(estimate), self._note(estimate))
+        table.show(self._order(estimate), lambda key: option_text.cells(by_id[key], estimate))
+        if self.session.option_id is not None:
+            table.move_to(self.session.option_id)
+            self.session.option_id = None
+        self._paint_lower(estimate)
+
+    def _say_why_empty(self, table: Table) -> None:
+        session = self.session
+        table.head("options")
+        if session.estimate_error is not None:
+            table.fail(session.estimate_error)
+        elif session.board.state == "running":
+            table.say("loading", "The probes are running; options come when they are done.")
+        else:
+            table.say(
+                "empty",
+                "There is no estimate of this job yet.",
+                "Press 1 for the job: enter probes it, e estimates from kept results.",
+            )
+
+    def _title(self, estimate: EstimateResult) -> str:
+        goal = estimate.goal
+        words = [self.session.job_name]
+        if goal.deadline_s is not None:
+            words.append(f"deadline {short_duration(goal.deadline_s)}")
+        if goal.budget_usd is not None:
+            words.append(f"budget {format_money(goal.budget_usd)}")
+        words.append(f"level {percent(goal.confidence)}")
+        if self.session.what_if is not None:
+            words.insert(0, "WHAT IF")
+        if self.wide:
+            work = estimate.work
+            words.insert(1, f"{count(work.samples * work.epochs)} samples")
+            words.append(f"{len(estimate.probes)} probes, {format_money(estimate.probe_cost_usd)}")
+        return "   ".join(words)
+
+    def _note(self, estimate: EstimateResult) -> str:
+        hidden = sum(not o.feasible for o in estimate.options)
+        sort = SORTS[self._sort][0]
+        words = [] if sort == "rank" else [f"by {sort}{', reversed' if self._reversed else ''}"]
+        if hidden and not self._infeasible and len(self._order(estimate)) < len(estimate.options):
+            words.append(f"{hidden} infeasible hidden, i shows why")
+        words.append("◆ pick  * front" + ("  x infeasible" if self._infeasible else ""))
+        return "   ".join(words)
+
+    def _order(self, estimate: EstimateResult) -> list[str]:
+        shown = [o for o in estimate.options if o.feasible or self._infeasible]
+        # With nothing feasible, hiding it all would hide the answer.
+        shown = shown or list(estimate.options)
+        shown.sort(key=SORTS[self._sort][1], reverse=self._reversed)
+        return [option.id for option in shown]
+
+    def _show_panes(self, estimate: EstimateResult | None) -> None:
+        """Which panes are to be seen, by room and by what was asked for."""
+        there = estimate is not None and bool(estimate.options)
+        roomy = self.wide and self.tall
+        view = self._view
+        self.query_one("#middle").display = there and (roomy or view != "what-if")
+        self.query_one("#chart").display = roomy or view in ("strip", "front")
+        self.query_one("#why").display = roomy or view in ("strip", "why")
+        self.query_one("#bottom").display = there and (roomy or view == "what-if")
+        self.query_one("#detail").display = roomy or self.wide
+        self.set_class(view == "front", "-front")
+        self.set_class(view == "why", "-why")
+
+    def _paint_lower(self, estimate: EstimateResult) -> None:
+        option = self._cursor(estimate)
+        chart = self.query_one(FrontChart)
+        shown = [o for o in estimate.options if o.feasible or self._infeasible]
+        full = self._view == "front" or (self.wide and self.tall and self._view != "strip")
+        chart.draw(
+            shown or estimate.options, estimate.goal, estimate.recommendation.option_id, full=full
+        )
+        why = self.query_one("#why", Pane)
+        picked = option is not None and option.id == estimate.recommendation.option_id
+        number = "-" if option is None else str(option.rank)
+        why.head(f"why {number}" if picked or option is None else f"why not {number}")
+        why.show(option_text.why_lines(estimate, option, max(why.content_size.width, 30)))
+        detail = self.query_one("#detail", Pane)
+        if option is not None:
+            detail.head(f"option {number}")
+            detail.show(option_text.detail_lines(option))
+        self._paint_what_if(estimate)
+
+    def _paint_what_if(self, estimate: EstimateResult) -> None:
+        pane = self.query_one(WhatIf)
+        if self.session.what_if is None:
+            pane.set_goal(self.session.goal, estimate)
+        pane.answer(self._answer(estimate), changed=self.session.what_if is not None)
+
+    def _answer(self, estimate: EstimateResult) -> str:
+        pick = estimate.option(estimate.recommendation.option_id or "")
+        if pick is None:
+            return "no option meets this"
+        was = self.session.estimate
+        same = was is not None and was.recommendation.option_id == pick.id
+        change = " (unchanged)" if same else " (another pick)"
+        chance = "" if pick.p_deadline is None else f", P(time) {probability(pick.p_deadline)}"
+        return f"pick {pick.rank}, {money_interval(pick.cost_usd).strip()}{chance}{change}"
+
+    def _cursor(self, estimate: EstimateResult) -> Option | None:
+        return estimate.option(self.query_one(Table).cursor_key or "")
+
+    @on(Table.Moved)
+    def _moved(self) -> None:
+        estimate = self.session.shown
+        if estimate is not None:
+            self._paint_lower(estimate)
+
+    def on_resize(self) -> None:
+        """Panes come and go with the room."""
+        self.call_after_refresh(self.repaint)
+
+    # ---- what-if ---------------------------------------------------------------------------
+
+    @on(WhatIf.Tried)
+    def _tried(self, event: WhatIf.Tried) -> None:
+        estimating.try_goal(self.planner, event.goal)
+
+    @on(WhatIf.Applied)
+    def _applied(self) -> None:
+        tried = self.session.what_if
+        if tried is not None:
+            self.planner.set_goal(tried.goal)
+            self.notify("This is the goal now; Job shows it too.")
+        self._leave_what_if()
+
+    @on(WhatIf.Reset)
+    def _reset(self) -> None:
+        estimating.leave_goal(self.planner)
+        self._leave_what_if()
+
+    def _leave_what_if(self) -> None:
+        if self._view == "what-if":
+            self._view = "strip"
+        self.repaint()
+        self.query_one(Table).focus()
+
+    # ---- actions ---------------------------------------------------------------------------
+
+    def do_launch(self) -> None:
+        """Ask before launching the option under the cursor."""
+        estimate = self.session.shown
+        option = self._cursor(estimate) if estimate is not None else None
+        if estimate is None or option is None:
+            self.notify("There is no option to launch yet.", severity="warning")
+            return
+        from planner.tui.launching import ask_to_launch
+
+        ask_to_launch(self.planner, estimate, option)
+
+    def _toggle(self, view: View) -> None:
+        self._view = "strip" if self._view == view else view
+        self.repaint()
+        # The size of a pane that has just appeared is known after the next layout.
+        self.call_after_refresh(self.repaint)
+
+    def do_why(self) -> None:
+        """The reasons in full height, or back."""
+        self._toggle("why")
+
+    def do_chart(self) -> None:
+        """The front in full height, or back."""
+        self._toggle("front")
+
+    def do_what_if(self) -> None:
+        """The sliders, with the first of them in focus."""
+        if self.session.shown is None:
+            return
+        self._toggle("what-if")
+        if self._view == "what-if":
+            self.query_one("#w-deadline").focus()
+        else:
+            estimating.leave_goal(self.planner)
+            self._leave_what_if()
+
+    def do_infeasible(self) -> None:
+        """Show or hide what is not feasible."""
+        self._infeasible = not self._infeasible
+        self.repaint()
+
+    def do_mark(self) -> None:
+        """Mark the row."""
+        self.query_one(Table).toggle_mark()
+
+    def do_sort(self) -> None:
+        """Sort by the next quantity."""
+        self._sort = (self._sort + 1) % len(SORTS)
+        self.repaint()
+
+    def do_reverse(self) -> None:
+        """Reverse the order."""
+        self._reversed = not self._reversed
+        self.repaint()
+
+    def do_compare(self) -> None:
+        """Marked options side by side; with fewer than two, the pick against the cursor's."""
+        estimate = self.session.shown
+        if estimate is None:
+            return
+        table = self.query_one(Table)
+        wanted = [key for key in table.keys if key in table.marked]
+        if len(wanted) < 2:
+            pick, here = estimate.recommendation.option_id, table.cursor_key
+            wanted = [key for key in dict.fromkeys((pick, here)) if key]
+        if len(wanted) < 2:
+            self.notify("Mark two options with space, then press c.")
+            return
+        from planner.tui.screens.compare import CompareScreen
+
+        self.app.push_screen(CompareScreen([f"{estimate.id}/{key}" for key in wanted]))
+
+    def do_copy(self) -> None:
+        """Copy the estimate as JSON."""
+        estimate = self.session.shown
+        if estimate is not None:
+            from planner.wire.to_wire import estimate_document
+
+            self.planner.copy_document(estimate_document(estimate))
