@@ -97,6 +97,7 @@ class RunRecord:
     attempt: int = 0
     released_attempt: int = 0
     holding: bool = False
+    acquired_at: datetime | None = None
     usd_per_h: float = 0.0
     price_source: str | None = None
     spent_microusd: int = 0
@@ -194,9 +195,10 @@ class RunRecord:
         self.attempt = _whole(data.get("attempt")) or self.attempt
         self.attempt_first_step = None
 
-    def _acquired(self, _event: Event, data: Mapping[str, Any]) -> None:
+    def _acquired(self, event: Event, data: Mapping[str, Any]) -> None:
         self.holding = True
-        self._price(_event, data)
+        self.acquired_at = event.ts
+        self._price(event, data)
 
     def _price(self, _event: Event, data: Mapping[str, Any]) -> None:
         self.usd_per_h = _number(data.get("usd_per_h")) or 0.0
