@@ -150,11 +150,11 @@ def detail_lines(option: Option) -> Iterable[Content]:
         f"{knobs.micro_batch} x {knobs.accumulation} x {option.resources.workers} workers",
         (f"  = {knobs.global_batch} a step", "$soft"),
     )
-    rate = option.throughput_samples_per_s
+    speed = option.throughput_samples_per_s
     yield pair(
         "samples/s",
-        count(round(rate.p50)),
-        (f"  [{count(round(rate.p05))} - {count(round(rate.p95))}]", "$soft"),
+        count(round(speed.p50)),
+        (f"  [{count(round(speed.p05))} - {count(round(speed.p95))}]", "$soft"),
     )
     yield pair(
         "memory",
