@@ -17,6 +17,7 @@ from planner.tui.text import (
     place_text,
     probability,
     probability_style,
+    rate,
     resources_text,
     short_duration,
     time_interval,
