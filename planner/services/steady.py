@@ -21,9 +21,10 @@ def steady_from(step_time_s: Sequence[float], warmup_steps: int) -> int:
 
     At least `warmup_steps` (but never more than half of what there is). Behind those a CUSUM test
     on the logarithms looks for a change of level (E. S. Page, "Continuous inspection schemes",
-    Biometrika 1954); when there is one in the first half, everything before it goes too. Caches
-    that fill, compilers and clocks that settle take more steps than anyone would guess beforehand.
-    A change in the second half is no warm-up: both levels belong to the job.
+    Biometrika 1954). A slower head of up to half of the steps goes too: caches that fill, compilers
+    and clocks that settle take more steps than anyone would guess beforehand. A faster head goes
+    up to a third: batches that were loaded ahead while the first step compiled. Later changes are
+    no warm-up: both levels belong to the job, or to the machine that it shares.
 
     Args:
         step_time_s: Times of all steps from the first on, s.
@@ -33,7 +34,10 @@ def steady_from(step_time_s: Sequence[float], warmup_steps: int) -> int:
     for _ in range(_ROUNDS):
         rest = [log(max(t, 1e-9)) for t in step_time_s[dropped:]]
         change = _level_change(rest)
-        if change is None or change > len(rest) // 2:
+        if change is None:
+            break
+        slower = median(rest[:change]) > median(rest[change:])
+        if change > len(rest) // (2 if slower else 3):
             break
         dropped += change
     return dropped

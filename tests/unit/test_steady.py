@@ -47,6 +47,16 @@ def test_a_change_in_the_second_half_belongs_to_the_job() -> None:
     assert steady_from(times, 5) == 5
 
 
+def test_batches_that_were_loaded_ahead_are_dropped() -> None:
+    times = noisy(0.05, 8) + noisy(0.1, 30, seed=1)
+    assert steady_from(times, 3) == pytest.approx(8, abs=1)
+
+
+def test_a_machine_that_becomes_busy_half_way_is_no_warm_up() -> None:
+    times = noisy(0.1, 19) + noisy(0.15, 16, seed=1)
+    assert steady_from(times, 5) == 5
+
+
 def test_levels_that_hardly_differ_are_one() -> None:
     times = [0.1015] * 12 + [0.1] * 20
     assert steady_from(times, 0) == 0
