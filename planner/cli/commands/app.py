@@ -1,0 +1,60 @@
+"""`planner [JOB.toml]`: the terminal app."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from planner.cli import command, invocation
+from planner.cli.invocation import Invocation
+from planner.core.errors import UsageError
+
+
+def app(
+    context: typer.Context,
+    job: Annotated[Path, typer.Argument(metavar="JOB.toml", help="Job file to open.")],
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Lock everything that starts, stops or spends.")
+    ] = False,
+) -> None:
+    """Open the terminal app on a job."""
+    open_app(invocation.of(context), job, read_only=read_only, demo=False)
+
+
+def open_app(called: Invocation, job: Path | None, *, read_only: bool, demo: bool) -> None:
+    """Run the app until the person leaves it.
+
+    Raises:
+        UsageError: There is no terminal, or the job file is wrong.
+    """
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(
+            "the terminal app needs a terminal",
+            hint="planner --help lists the commands that work without one",
+        )
+    from planner.cli.jobs import DEFAULT_JOB_FILE, read_job
+    from planner.tui.app import run_app
+
+    settings = called.settings()
+    looks = {
+        "ascii": called.ascii or settings.ui.ascii,
+        "theme": settings.ui.theme,
+        "keymap": settings.keymap,
+        "confirm_above_usd": settings.ui.confirm_above_usd,
+        "read_only": read_only or settings.ui.read_only,
+    }
+    if demo:
+        from planner.services.demo import DemoServices
+
+        recorded = DemoServices()
+        run_app(recorded, job=recorded.job, job_path=None, demo=True, **looks)
+        return
+    path = job or (Path(DEFAULT_JOB_FILE) if Path(DEFAULT_JOB_FILE).is_file() else None)
+    spec = None if path is None else read_job(called, path)
+    run_app(called.services(), job=spec, job_path=path, **looks)
+
+
+APPS = {"app": command.single(app)}

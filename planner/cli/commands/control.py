@@ -1,0 +1,124 @@
+"""`planner pause`, `resume`, `cancel` and `extend`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from planner.cli import command, diagnostics, invocation
+from planner.core.errors import NotConfirmedError, UsageError
+from planner.services.api import RunView, Services
+
+
+def pause(context: typer.Context, *, run: command.Run, json: command.Json = False) -> None:
+    """Checkpoint a run and release what it holds; the plan is kept.
+
+    Nothing is billed while it is paused. planner resume goes on from the checkpoint.
+    """
+    services = invocation.of(context).services()
+    run_id = services.resolve(run)
+    services.pause(run_id)
+    _show(_settled(services, run_id), json=json)
+
+
+def resume(
+    context: typer.Context,
+    *,
+    run: command.Run,
+    yes: command.Yes = False,
+    json: command.Json = False,
+) -> None:
+    """Continue a paused, failed or orphaned run from its last good checkpoint.
+
+    It spends money again, up to the cap that was agreed to, so it asks.
+    """
+    services = invocation.of(context).services()
+    run_id = services.resolve(run)
+    view = services.view(run_id)
+    if not yes:
+        _ask_to_resume(view)
+    services.resume(run_id)
+    diagnostics.say(f"{run_id} goes on: planner attach {run_id}")
+    _show(services.view(run_id), json=json)
+
+
+def cancel(
+    context: typer.Context,
+    *,
+    run: command.Run,
+    now: Annotated[bool, typer.Option("--now", help="Do not wait for a checkpoint.")] = False,
+    json: command.Json = False,
+) -> None:
+    """Checkpoint a run, release what it holds, and end it."""
+    services = invocation.of(context).services()
+    run_id = services.resolve(run)
+    services.cancel(run_id, now=now)
+    _show(_settled(services, run_id), json=json)
+
+
+def extend(
+    context: typer.Context,
+    *,
+    run: command.Run,
+    deadline: Annotated[str | None, typer.Option(metavar="+D", help="So much later: +2h.")] = None,
+    budget: Annotated[str | None, typer.Option(metavar="+USD", help="So much more: +10.")] = None,
+    json: command.Json = False,
+) -> None:
+    """Raise a run's deadline or budget; the only way to raise a cap. Recorded as a decision."""
+    from planner.core.units import parse_duration_s, parse_money_usd
+
+    if deadline is None and budget is None:
+        raise UsageError("nothing to extend", hint="planner extend RUN --deadline +2h --budget +10")
+    services = invocation.of(context).services()
+    run_id = services.resolve(run)
+    services.extend(
+        run_id,
+        deadline_s=None if deadline is None else parse_duration_s(deadline.removeprefix("+")),
+        budget_usd=None if budget is None else parse_money_usd(budget.removeprefix("+")),
+    )
+    _show(services.view(run_id), json=json)
+
+
+def _settled(services: Services, run_id: str) -> RunView:
+    from planner.cli.runtext import RESTING
+    from planner.cli.watch import settle
+
+    view = settle(services, run_id)
+    if view.summary.state not in RESTING:
+        diagnostics.say(f"{run_id} is still stopping: planner status {run_id}")
+    return view
+
+
+def _show(view: RunView, *, json: bool) -> None:
+    from planner.cli.following import print_view
+
+    print_view(view, json=json)
+
+
+def _ask_to_resume(view: RunView) -> None:
+    from planner.core.units import format_money
+
+    run = view.summary
+    if not sys.stdin.isatty():
+        raise NotConfirmedError(
+            "a resumed run spends money again, and standard input is not a terminal",
+            hint=f"add --yes: planner resume {run.id} --yes",
+        )
+    cap = f" of {format_money(run.budget_usd)}" if run.budget_usd is not None else ""
+    rate = format_money(view.plan.max_usd_per_h)
+    question = (
+        f"{run.id} is {100 * run.progress:.0f} % done, spent {format_money(run.spent_usd)}{cap};"
+        f" go on at up to {rate}/h? [y/N] "
+    )
+    if diagnostics.ask(question).lower() != "y":
+        raise NotConfirmedError("not resumed: you said no")
+
+
+APPS = {
+    "pause": command.single(pause, "planner pause @last"),
+    "resume": command.single(resume, "planner resume @last --yes"),
+    "cancel": command.single(cancel, "planner cancel r-7f3k", "planner cancel r-7f3k --now"),
+    "extend": command.single(extend, "planner extend @last --deadline +2h --budget +10"),
+}

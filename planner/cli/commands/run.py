@@ -1,0 +1,245 @@
+"""`planner run`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, cast, get_args
+
+import typer
+
+from planner.cli import command, diagnostics, invocation
+from planner.cli.invocation import Invocation
+from planner.core.errors import EvidenceError, InfeasibleError, NotFoundError, UsageError
+from planner.core.types import ControllerMode, EstimateResult, Goal, JobSpec, Option
+from planner.services.api import EstimateRequest, LaunchRequest, Services
+
+FRESH_S = 600.0
+"""An estimate, and the prices in it, may be reused for so long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Output:
+    """How the run is shown."""
+
+    json: bool
+    ndjson: bool
+    detach: bool
+
+
+def run(
+    context: typer.Context,
+    *,
+    job: command.Job = None,
+    deadline: command.Deadline = None,
+    budget: command.Budget = None,
+    confidence: command.Confidence = None,
+    prefer: command.Prefer = None,
+    where: command.Where = None,
+    option: Annotated[
+        str | None, typer.Option(metavar="ID", help="This option instead of the recommended one.")
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What planner estimate --json printed; - reads stdin."),
+    ] = None,
+    max_price: Annotated[
+        str | None, typer.Option(metavar="USD", help="Highest price per hour; else the one shown.")
+    ] = None,
+    controller: Annotated[
+        str,
+        typer.Option(
+            metavar="guarded|suggest|auto|off",
+            help="Who may adjust the run. Today only the guard of deadline and budget acts,"
+            " in every mode.",
+        ),
+    ] = "guarded",
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run; a second run of a live name attaches.")
+    ] = None,
+    retry: Annotated[
+        int | None, typer.Option(min=0, help="How often a failed attempt is started again.")
+    ] = None,
+    yes: command.Yes = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Launch, and do not watch.")] = False,
+    no_probe: command.NoProbe = False,
+    max_probe_cost: command.MaxProbeCost = None,
+    max_probe_time: command.MaxProbeTime = None,
+    json: command.Json = False,
+    ndjson: command.Ndjson = False,
+) -> None:
+    """Estimate, choose, ask, launch, and watch until it ends.
+
+    A supervisor process owns the run: closing this terminal does nothing to it. The budget is a
+    hard cap; the run is stopped with a checkpoint before it is broken.
+    """
+    from planner.cli.jobs import GoalFlags, goal_of, read_job, request_of
+
+    if json and ndjson:
+        raise UsageError("--json and --ndjson were both given", hint="give one of them")
+    mode = _controller(controller)
+    called = invocation.of(context)
+    output = _Output(json=json, ndjson=ndjson, detach=detach)
+    flags = GoalFlags(deadline=deadline, budget=budget, confidence=confidence, prefer=prefer)
+    services = called.services()
+    alive = None if name is None else _alive(services, name)
+    if alive is not None:
+        diagnostics.say(f"{name} is running already as {alive}: attaching")
+        _follow(services, alive, output)
+        return
+    if plan is not None:
+        if job is not None or called.command is not None:
+            raise UsageError(
+                "--plan holds its own job", hint="leave the job file or the command out"
+            )
+        result = _planned(services, plan)
+        if flags.given:
+            result = services.rescore(result, goal_of(result.goal, flags))
+    else:
+        spec = read_job(called, job, where)
+        goal = goal_of(spec.goal, flags)
+        request = request_of(
+            spec, goal, no_probe=no_probe, max_cost=max_probe_cost, max_time=max_probe_time
+        )
+        result = _estimated(services, spec, goal, request, output)
+    chosen = _choose(result, option)
+    pin = _pin(chosen, max_price)
+    _agree(called, result, chosen, pin, yes=yes)
+    run_id = services.launch(
+        LaunchRequest(
+            estimate=result,
+            option_id=chosen.id,
+            name=name,
+            max_usd_per_h=pin,
+            controller=mode,
+            retries=retry,
+        )
+    )
+    diagnostics.say(f"{run_id} launched")
+    _follow(services, run_id, output)
+
+
+# ---- plan --------------------------------------------------------------------------------------
+
+
+def _estimated(
+    services: Services, job: JobSpec, goal: Goal, request: EstimateRequest, output: _Output
+) -> EstimateResult:
+    """A fresh enough estimate of this job, or a new one."""
+    from planner.cli.estimating import make_estimate
+    from planner.cli.progress import sink
+
+    kept = services.latest_estimate(job)
+    if kept is not None and kept.options:
+        age_s = (datetime.now(UTC) - kept.created_at).total_seconds()
+        if age_s <= FRESH_S:
+            diagnostics.say(f"using {kept.id}, made {age_s:.0f} s ago")
+            return services.rescore(kept, goal)
+    return make_estimate(services, request, sink(ndjson=output.ndjson))
+
+
+def _planned(services: Services, path: Path) -> EstimateResult:
+    """The kept estimate behind a printed one.
+
+    Raises:
+        UsageError: The file is no estimate.
+        NotFoundError: The estimate is not kept here.
+    """
+    from planner.cli.planfile import estimate_id
+
+    name = estimate_id(path)
+    try:
+        return services.load_estimate(name)
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"{path}: its estimate {name} is not kept in this state directory",
+            hint="run planner estimate here, or give the --state-dir it was made with",
+        ) from error
+
+
+def _choose(result: EstimateResult, wanted: str | None) -> Option:
+    """The option that was asked for by id or unique prefix, or the recommended one."""
+    if not result.options:
+        raise EvidenceError(result.recommendation.text, hint="planner estimate -v shows the logs")
+    if wanted is None:
+        pick = result.option(result.recommendation.option_id or "")
+        if pick is None:
+            raise InfeasibleError(
+                result.recommendation.text,
+                hint=f"loosen the goal, or take it all the same: --option {result.options[0].id}",
+            )
+        return pick
+    found = [o for o in result.options if o.id == wanted] or [
+        o for o in result.options if o.id.startswith(wanted)
+    ]
+    if len(found) != 1:
+        what = "no option" if not found else "more than one option"
+        ids = ", ".join(o.id for o in (found or result.options)[:8])
+        raise NotFoundError(f'{what} of {result.id} goes by "{wanted}"', hint=f"one of: {ids}")
+    return found[0]
+
+
+def _pin(chosen: Option, max_price: str | None) -> float:
+    """The highest price per hour that the run may be launched at."""
+    from planner.core.units import parse_money_usd
+
+    if max_price is None:
+        return chosen.price.usd_per_h
+    return parse_money_usd(max_price, allow_zero=True)
+
+
+def _controller(text: str) -> ControllerMode:
+    if text not in get_args(ControllerMode):
+        raise UsageError(f'--controller "{text}" is not known', hint="guarded, suggest, auto, off")
+    return cast(ControllerMode, text)
+
+
+def _agree(
+    called: Invocation, result: EstimateResult, chosen: Option, pin: float, *, yes: bool
+) -> None:
+    from planner.cli.confirm import confirm, plan_text
+
+    diagnostics.say(plan_text(result, chosen, pin))
+    if yes:
+        return
+    line = ["planner", *(shlex.quote(a) for a in sys.argv[1:] if a != "--")]
+    above = called.settings().ui.confirm_above_usd
+    confirm(result, chosen, above_usd=above, command_line=line)
+
+
+# ---- watch -------------------------------------------------------------------------------------
+
+
+def _alive(services: Services, name: str) -> str | None:
+    """The live run of that name, if there is one."""
+    from planner.cli.runtext import RESTING
+
+    for summary in services.runs():
+        if summary.name == name and summary.state not in RESTING and summary.supervisor_alive:
+            return summary.id
+    return None
+
+
+def _follow(services: Services, run_id: str, output: _Output) -> None:
+    """Watch a run to its end, print what came of it, and leave with its exit code."""
+    from planner.cli.following import follow, print_view
+
+    if output.detach:
+        print_view(services.view(run_id), json=output.json or output.ndjson, detached=True)
+        return
+    code = follow(services, run_id, owner=True, json=output.json, ndjson=output.ndjson)
+    if code:
+        raise typer.Exit(code)
+
+
+APPS = {
+    "run": command.single(
+        run,
+        "planner run job.toml --deadline 6h --budget 40",
+        "planner run --plan plan.json --option o3k7f2m --yes --detach --json",
+        "planner run --name nightly --yes -- python train.py --data data",
+    )
+}

@@ -1,0 +1,69 @@
+"""Show what would be bought, and ask. Starting a spend and confirming it are different acts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from planner.cli import diagnostics
+from planner.cli.optiontable import goal_words
+from planner.cli.tables import chance, money_range, time_range
+from planner.core import explain
+from planner.core.errors import NotConfirmedError, UnitError
+from planner.core.types import EstimateResult, Option
+from planner.core.units import format_money, parse_money_usd
+
+
+def worst_case_usd(option: Option, budget_usd: float | None) -> float:
+    """Most that the run may cost: the cap, or the 99 % quantile when there is none."""
+    highest = option.cost_usd.quantiles[-1]
+    return highest if budget_usd is None else min(budget_usd, highest)
+
+
+def plan_text(result: EstimateResult, option: Option, max_usd_per_h: float) -> str:
+    """The plan as it is agreed to."""
+    goal = result.goal
+    lines = [
+        f"plan        {result.job.name}: {result.work.samples} samples x {result.work.epochs:g}"
+        f" epochs on {explain.label(option)}   ({option.id} of {result.id})",
+        f"time        {time_range(option.total_s)}   P(on time) {chance(option.p_deadline)}",
+        f"cost        {money_range(option.cost_usd)}   P(in budget) {chance(option.p_budget)}",
+        f"price       at most {format_money(max_usd_per_h)}/h"
+        f" ({option.price.source}); dearer is not launched",
+        f"goal        {'   '.join(goal_words(goal)) or 'none'}",
+        f"memory      {explain.memory_text(option)}",
+        f"evidence    {option.evidence}; {explain.bottleneck_text(option)}",
+    ]
+    lines += [f"refused     {reason.text}" for reason in option.reasons]
+    return "\n".join(lines)
+
+
+def confirm(
+    result: EstimateResult, option: Option, *, above_usd: float, command_line: Sequence[str]
+) -> None:
+    """Ask for one `y`, or for the cap when the worst case is above `above_usd`.
+
+    Raises:
+        NotConfirmedError: Refused, or there is no terminal to ask on.
+    """
+    if not sys.stdin.isatty():
+        raise NotConfirmedError(
+            "a launch needs a confirmation, and standard input is not a terminal",
+            hint=f"add --yes: {' '.join((*command_line, '--yes'))}",
+        )
+    worst = worst_case_usd(option, result.goal.budget_usd)
+    if worst > above_usd:
+        _confirm_by_amount(worst)
+    elif diagnostics.ask(f"launch, for at most {format_money(worst)}? [y/N] ").lower() != "y":
+        raise NotConfirmedError("not launched: you said no")
+
+
+def _confirm_by_amount(worst_usd: float) -> None:
+    shown = format_money(worst_usd)
+    answer = diagnostics.ask(f"this may cost {shown}; type the amount to launch: ")
+    try:
+        typed = parse_money_usd(answer)
+    except UnitError:
+        typed = -1.0
+    if abs(typed - parse_money_usd(shown.lstrip("<$"))) > 1e-9:
+        raise NotConfirmedError(f"not launched: {shown} was not typed")

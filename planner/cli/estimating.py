@@ -1,0 +1,55 @@
+"""One estimate, ended in good order by Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from planner.cli import diagnostics
+from planner.core.events import EventSink
+from planner.core.types import EstimateResult
+from planner.services.api import EstimateRequest, Services
+
+
+def make_estimate(
+    services: Services, request: EstimateRequest, on_event: EventSink
+) -> EstimateResult:
+    """Estimate. An interrupt stops the probes first, then ends the command.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C; probes that had ended are kept.
+        diagnostics.Terminated: After SIGTERM, likewise.
+    """
+    stop = threading.Event()
+    with _asked_to_stop(stop) as received:
+        result = services.estimate(request, on_event, stop)
+    if received:
+        diagnostics.status("")
+        raise received[0]
+    return result
+
+
+@contextmanager
+def _asked_to_stop(stop: threading.Event) -> Iterator[list[BaseException]]:
+    """Turn the first signal into a request to stop; a second one ends the command at once."""
+    received: list[BaseException] = []
+    kinds: dict[int, type[BaseException]] = {
+        signal.SIGINT: KeyboardInterrupt,
+        signal.SIGTERM: diagnostics.Terminated,
+    }
+
+    def handle(number: int, _frame: object) -> None:
+        if received:
+            raise kinds[number]
+        received.append(kinds[number]())
+        stop.set()
+        diagnostics.say("stopping the probes ...")
+
+    before = {number: signal.signal(number, handle) for number in kinds}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

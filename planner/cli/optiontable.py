@@ -1,0 +1,102 @@
+"""The table of options and the paragraph under it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from planner.cli.render import bold
+from planner.cli.tables import chance, money_range, table, time_range
+from planner.core import explain
+from planner.core.types import EstimateResult, Goal, Option
+from planner.core.units import format_duration, format_money
+
+
+def estimate_text(result: EstimateResult, *, show_all: bool, limit: int | None) -> str:
+    """What `planner estimate` shows to a person."""
+    lines = [_title(result)]
+    shown = [o for o in result.options if show_all or _worth_showing(o, result)]
+    cut = shown if limit is None else shown[:limit]
+    if cut:
+        lines += ["", *_rows(cut, result)]
+    hidden = len(result.options) - len(cut)
+    if hidden:
+        lines.append(f"{hidden} more: --all shows every option and why it was refused")
+    if not result.options:
+        lines += ["", *_probe_lines(result)]
+    lines += ["", *explain.why(result.options, result.recommendation)]
+    return "\n".join(lines)
+
+
+def _title(result: EstimateResult) -> str:
+    goal = result.goal
+    ok = sum(probe.state == "ok" for probe in result.probes)
+    parts = [
+        f"{result.job.name}",
+        f"{result.work.samples} samples x {result.work.epochs:g} epochs",
+        *goal_words(goal),
+        f"{ok} of {len(result.probes)} probes ok, {format_money(result.probe_cost_usd)} spent now",
+        result.id,
+    ]
+    return "   ".join(parts)
+
+
+def goal_words(goal: Goal) -> list[str]:
+    """Deadline in both forms, and budget; empty when there is no goal."""
+    words = []
+    if goal.deadline_s is not None:
+        at = f" ({goal.deadline_at:%H:%M} UTC)" if goal.deadline_at else ""
+        words.append(f"deadline {format_duration(goal.deadline_s)}{at}")
+    elif goal.deadline_at is not None:
+        words.append(f"deadline {goal.deadline_at:%Y-%m-%d %H:%M} UTC")
+    if goal.budget_usd is not None:
+        words.append(f"budget {format_money(goal.budget_usd)}")
+    return words
+
+
+def _worth_showing(option: Option, result: EstimateResult) -> bool:
+    if option.id == result.recommendation.option_id:
+        return True
+    if any(o.feasible for o in result.options):
+        return option.feasible and option.on_front
+    return option.on_front
+
+
+def _rows(options: Sequence[Option], result: EstimateResult) -> list[str]:
+    goal = result.goal
+    has_deadline = goal.deadline_s is not None or goal.deadline_at is not None
+    head = ["", "id", "option"]
+    head += ["P(time)"] if has_deadline else []
+    head += ["P(cost)"] if goal.budget_usd is not None else []
+    head += ["time 50 % [90 %]", "cost 50 % [90 %]", "$/h", "evidence", ""]
+    rows = []
+    for option in options:
+        picked = option.id == result.recommendation.option_id
+        row = [">" if picked else "", option.id, explain.label(option)]
+        row += [chance(option.p_deadline)] if has_deadline else []
+        row += [chance(option.p_budget)] if goal.budget_usd is not None else []
+        row += [
+            time_range(option.total_s),
+            money_range(option.cost_usd),
+            format_money(option.price.usd_per_h),
+            option.evidence,
+            _note(option),
+        ]
+        rows.append(row)
+    lines = table(head, rows)
+    return [bold(line) if line.startswith(">") else line for line in lines]
+
+
+def _note(option: Option) -> str:
+    if option.reasons:
+        return ", ".join(reason.code for reason in option.reasons)
+    if option.dominated_by is not None:
+        return f"dominated by {option.dominated_by}"
+    return "*" if option.on_front else ""
+
+
+def _probe_lines(result: EstimateResult) -> list[str]:
+    rows = [
+        (p.id, p.state, f"{p.resources.workers} x {p.knobs.micro_batch}", p.error or "")
+        for p in result.probes
+    ]
+    return table(("probe", "state", "workers x batch", "why"), rows) if rows else []

@@ -1,0 +1,87 @@
+"""What an estimate is doing, while it does it: words on standard error, or events on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from planner.cli import diagnostics, render
+from planner.core.events import Event, EventSink, EventType
+from planner.core.units import format_duration
+
+
+class Words:
+    """An `EventSink` that talks: a status line on a terminal, a line per finished probe."""
+
+    def __init__(self) -> None:
+        self._queued = 0
+        self._done = 0
+
+    def __call__(self, kind: EventType, data: Mapping[str, Any]) -> None:
+        """Take one event."""
+        if kind == "probe.queued":
+            self._queued += 1
+        elif kind == "probe.progress":
+            diagnostics.status(self._progress(data))
+        elif kind == "probe.finished":
+            self._done += 1
+            self._finished(data)
+        elif kind == "estimate.completed":
+            diagnostics.status("")
+
+    def _progress(self, data: Mapping[str, Any]) -> str:
+        done, total = data.get("step"), data.get("steps_total")
+        steps = f" step {done}/{total}" if isinstance(done, int) and total else ""
+        index = data.get("index", self._done + 1)
+        elapsed = data.get("elapsed_s")
+        took = f" {format_duration(elapsed)}" if isinstance(elapsed, int | float) else ""
+        return f"probe {index}/{max(self._queued, 1)} {data.get('phase', '')}{steps}{took}"
+
+    def _finished(self, data: Mapping[str, Any]) -> None:
+        diagnostics.status("")
+        probe = data.get("probe", {})
+        shape, knobs = probe.get("resources", {}), probe.get("knobs", {})
+        workers = shape.get("nodes", 1) * shape.get("workers_per_node", 1)
+        what = f"{workers} worker{'s' if workers != 1 else ''} x {knobs.get('micro_batch', '?')}"
+        state = "kept" if data.get("reused") else probe.get("state", "?")
+        line = f"probe {data.get('index', self._done)}: {what}: {state}"
+        times = probe.get("step_time_s") or ()
+        if times:
+            median = sorted(times)[len(times) // 2]
+            line += f", step {median * 1000:.1f} ms"
+        elif probe.get("error"):
+            line += f": {probe['error']}"
+        diagnostics.say(line)
+        if diagnostics.verbosity() and not times:
+            for text in probe.get("log", ()):
+                diagnostics.say(f"  | {text}")
+
+
+class Stream:
+    """An `EventSink` that prints `planner.event/1` lines, numbered without a gap.
+
+    `estimate.completed` is held back: its line holds the whole document, which the caller has.
+    """
+
+    def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._now = now
+        self._seq = 0
+
+    def __call__(self, kind: EventType, data: Mapping[str, Any]) -> None:
+        """Take one event."""
+        if kind != "estimate.completed":
+            self.put(kind, data)
+
+    def put(self, kind: EventType, data: Mapping[str, Any]) -> None:
+        """Print one event."""
+        from planner.wire.to_wire import event_document
+
+        event = Event(seq=self._seq, ts=self._now(), type=kind, data=data)
+        self._seq += 1
+        render.json_line(event_document(event))
+
+
+def sink(*, ndjson: bool) -> EventSink:
+    """Whom an estimate tells what it does."""
+    return Stream() if ndjson else Words()

@@ -1,0 +1,176 @@
+"""Runs in words: the live line, the block of one run, the table of all, the last line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from planner.cli.tables import chance, money_range, percent, table, time_range
+from planner.core import explain
+from planner.core.types import RunState
+from planner.core.units import format_bytes, format_duration, format_money
+from planner.services.api import RunSummary, RunView
+
+RESTING = frozenset(
+    {
+        RunState.DONE,
+        RunState.FAILED,
+        RunState.STOPPED_BY_CAP,
+        RunState.CANCELLED,
+        RunState.PAUSED,
+    }
+)
+"""States in which nothing is held and nothing will happen by itself."""
+
+_JUDGED_BY = ("acc", "top", "f1", "auc")
+_MOST_METRICS = 4
+
+
+def live_line(view: RunView) -> str:
+    """Where a run stands, in one line of a terminal."""
+    run = view.summary
+    parts = [run.id, run.state.value.replace("_", " "), percent(run.progress)]
+    if view.samples_per_s is not None:
+        parts.append(f"{view.samples_per_s:.0f} samples/s")
+    cap = f"/{format_money(run.budget_usd)}" if run.budget_usd is not None else ""
+    parts.append(f"{format_money(run.spent_usd)}{cap}")
+    if view.eta_s is not None and run.state not in RESTING:
+        parts.append(f"left {time_range(view.eta_s)}")
+    if view.p_deadline is not None:
+        parts.append(f"P(on time) {chance(view.p_deadline)}")
+    parts += [f"{name} {value:.4g}" for name, value in headline(view)[:2]]
+    return "  ".join(parts)
+
+
+def last_line(view: RunView) -> str:
+    """A run's outcome against what was predicted, in one line."""
+    run = view.summary
+    total_s = run.total_s if run.total_s is not None else view.elapsed_s
+    verdict = {True: ", inside", False: ", outside", None: ""}[run.within_interval]
+    parts = [
+        f"{run.id} {run.state.value.replace('_', ' ')}" + (", late" if run.late else ""),
+        f"time {format_duration(total_s)} (predicted {time_range(run.predicted_total_s)}{verdict})",
+        f"cost {format_money(run.spent_usd)} (predicted {money_range(run.predicted_cost_usd)})",
+    ]
+    parts += [f"{name} {value:.4g}" for name, value in headline(view)]
+    return "  ".join(parts)
+
+
+def headline(view: RunView) -> list[tuple[str, float]]:
+    """The few metrics that a training is judged by: accuracies first, test before the others."""
+
+    def order(item: tuple[str, float]) -> tuple[bool, bool, str]:
+        name = item[0].lower()
+        return not any(word in name for word in _JUDGED_BY), "test" not in name, name
+
+    return sorted(view.metrics.items(), key=order)[:_MOST_METRICS]
+
+
+def run_block(view: RunView, now: datetime) -> str:
+    """Everything that `planner status RUN` tells."""
+    run, option = view.summary, view.plan.option
+    lines = [
+        f"{run.id}  {run.name}  {run.state.value.replace('_', ' ')}"
+        + (f": {run.reason}" if run.reason else ""),
+        f"option      {option.id}  {explain.label(option)}",
+        f"progress    {percent(run.progress)}  epoch {view.epoch} of {view.epochs:g}"
+        f"  step {view.step}" + (f" of {view.steps_total}" if view.steps_total else ""),
+        f"speed       {_speed(view)}",
+        f"time        {format_duration(view.elapsed_s)} of {time_range(run.predicted_total_s)}",
+        *_left(view, now),
+        f"money       {_money(view)}",
+        f"checkpoint  {_checkpoint(view, now)}",
+        f"supervisor  {'alive' if run.supervisor_alive else 'gone'}   attempts {view.attempts}",
+    ]
+    if view.metrics:
+        lines.append("metrics     " + "  ".join(f"{n} {v:.4g}" for n, v in headline(view)))
+    lines += [f"decision    {d.at:%H:%M:%S} {d.action}: {d.why}" for d in view.decisions]
+    lines += [f"warning     {text}" for text in view.warnings]
+    if not run.supervisor_alive and run.state not in RESTING:
+        lines.append(f"its supervisor is gone: planner resume {run.id}")
+    return "\n".join(lines)
+
+
+def run_table(runs: Sequence[RunSummary], now: datetime) -> str:
+    """All runs, newest first."""
+    if not runs:
+        return "no runs yet: planner run JOB.toml starts one"
+    rows = []
+    for run in runs:
+        real = format_duration(run.total_s) if run.total_s is not None else "-"
+        inside = {True: "yes", False: "no", None: "-"}[run.within_interval]
+        rows.append(
+            (
+                run.id,
+                run.name,
+                _state(run),
+                f"{_ago(run.created_at, now)} ago",
+                percent(run.progress),
+                format_duration(run.predicted_total_s.p50),
+                real,
+                inside,
+                format_money(run.spent_usd),
+                run.option_text,
+            )
+        )
+    head = (
+        "run",
+        "name",
+        "state",
+        "when",
+        "done",
+        "predicted",
+        "real",
+        "inside",
+        "spent",
+        "option",
+    )
+    return "\n".join(table(head, rows, right=(4, 5, 6, 8)))
+
+
+def _state(run: RunSummary) -> str:
+    words = run.state.value.replace("_", " ")
+    if run.state not in RESTING and not run.supervisor_alive:
+        return f"{words} !no supervisor"
+    return f"{words}, late" if run.late else words
+
+
+def _speed(view: RunView) -> str:
+    planned = view.plan.option.throughput_samples_per_s.p50
+    if view.samples_per_s is None:
+        return f"-  planned {planned:.0f} samples/s"
+    wait = f"  loader wait {percent(view.loader_wait_fraction)} of a step"
+    change = f" ({100 * (view.samples_per_s / planned - 1):+.1f} %)" if planned > 0 else ""
+    return f"{view.samples_per_s:.0f} samples/s  planned {planned:.0f}{change}{wait}"
+
+
+def _money(view: RunView) -> str:
+    run = view.summary
+    cap = f" of {format_money(run.budget_usd)} cap" if run.budget_usd is not None else ""
+    rate = f"{format_money(view.usd_per_h)}/h now"
+    predicted = f"predicted {money_range(run.predicted_cost_usd)}"
+    return f"{format_money(run.spent_usd)}{cap}  {rate}  {predicted}"
+
+
+def _left(view: RunView, now: datetime) -> list[str]:
+    deadline = view.plan.goal.deadline_at
+    parts = []
+    if view.eta_s is not None and view.summary.state not in RESTING:
+        end = now + timedelta(seconds=view.eta_s.p50)
+        parts.append(f"{time_range(view.eta_s)}, ends about {end.astimezone(UTC):%H:%M} UTC")
+    if deadline is not None:
+        parts.append(
+            f"deadline {deadline:%Y-%m-%d %H:%M} UTC  P(on time) {chance(view.p_deadline)}"
+        )
+    return [f"left        {'   '.join(parts)}"] if parts else []
+
+
+def _checkpoint(view: RunView, now: datetime) -> str:
+    if view.last_checkpoint_at is None:
+        return "none yet"
+    size = view.last_checkpoint_bytes
+    return f"{_ago(view.last_checkpoint_at, now)} ago" + (f", {format_bytes(size)}" if size else "")
+
+
+def _ago(at: datetime, now: datetime) -> str:
+    return format_duration(max((now - at).total_seconds(), 0.0))
