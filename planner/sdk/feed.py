@@ -174,8 +174,8 @@ class OpaqueFeed:
         self.accumulation = 1
         loader_workers = getattr(loader, "num_workers", None)
         self.loader_workers: int | None = loader_workers
-        self.steps_per_epoch: int | None = _length(loader)
-        self.samples: int | None = _length(getattr(loader, "dataset", None))
+        self.steps_per_epoch: int | None = length(loader)
+        self.samples: int | None = length(getattr(loader, "dataset", None))
         self.accumulates = False
 
     def done(self, position: int) -> bool:
@@ -204,7 +204,8 @@ class OpaqueFeed:
                 yield batch
 
 
-def _length(thing: Any) -> int | None:
+def length(thing: Any) -> int | None:
+    """`len(thing)`; None when it has none."""
     try:
         return len(thing)
     except TypeError:

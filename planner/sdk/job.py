@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import time
@@ -83,6 +84,7 @@ class TrainingJob(Job):
         self._stopwatch = Stopwatch(self._courier if self._leads else None)
         self._in_batches = False
         self._started = False
+        atexit.register(lambda: self._stopwatch.say(self._keeper.at))
 
     @property
     def probing(self) -> bool:

@@ -23,6 +23,10 @@ class Stopwatch:
         self._last_s = self._said_s = time.perf_counter()
         self._epoch_began_s = self._batches_ended_s = self._last_s
 
+    def report_to(self, courier: Courier | None) -> None:
+        """Say everything to `courier` from now on."""
+        self._courier = courier
+
     def epoch_begins(self) -> None:
         """An epoch starts now."""
         self._epoch_began_s = self._batches_ended_s = time.perf_counter()
@@ -38,12 +42,12 @@ class Stopwatch:
         self._waits_s.append(wait_s)
         self._last_s = now_s
         if now_s - self._said_s >= _PERIOD_S:
-            self._say(at)
+            self.say(at)
 
     def batches_end(self, at: Position) -> None:
         """The epoch's last batch is done; what follows is its tail."""
         self._batches_ended_s = time.perf_counter()
-        self._say(at)
+        self.say(at)
 
     def epoch_ends(self, epoch: int, step: int) -> None:
         """The script is back for the next epoch."""
@@ -66,7 +70,8 @@ class Stopwatch:
         elif self._courier is not None:
             self._courier.say("metric", at_once=True, step=step, epoch=epoch, values=values)
 
-    def _say(self, at: Position) -> None:
+    def say(self, at: Position) -> None:
+        """Say what was gathered, up to where training stands."""
         times_s, waits_s, metrics = self._times_s, self._waits_s, self._metrics
         self._times_s, self._waits_s, self._metrics = [], [], {}
         self._said_s = time.perf_counter()
