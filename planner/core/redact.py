@@ -18,7 +18,10 @@ _ANYWHERE = (
     r"passphrase|pwd|secrets?|credentials?|authorization"
     r"|(?:api|access|account|private|signing|encryption|master|ssh)[-_.]?keys?"
 )
-_AT_END = r"pass|(?:auth|access|refresh|session|id)?token|key|auth|pat|dsn|sas|jwt|cookie|signature|sig|webhook"
+_AT_END = (
+    r"pass|(?:auth|access|refresh|session|id)?token|key|auth|pat|dsn|sas|jwt|cookie"
+    r"|signature|sig|webhook"
+)
 _SECRET_NAME = re.compile(
     rf"passw(?:or)?d|(?:^|[-_.])(?:(?:{_ANYWHERE})(?:$|[-_.])|(?:{_AT_END})$)", re.IGNORECASE
 )
