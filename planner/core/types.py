@@ -221,6 +221,7 @@ class ProbeResult:
         capacity_bytes: Device memory that a worker could have used.
         slice_samples: Training samples in the slice.
         samples: Training samples the whole epoch has.
+        epochs: Passes over the data that the script said it makes; None when it did not say.
         error: Why it failed, in one line.
         log: Last lines of the failed job's output.
     """
@@ -246,6 +247,7 @@ class ProbeResult:
     gpu_utilisation: float | None = None
     slice_samples: int | None = None
     samples: int | None = None
+    epochs: int | None = None
     wall_s: float = 0.0
     cost_usd: float = 0.0
     error: str | None = None

@@ -34,9 +34,11 @@ from planner.services.estimatewarnings import (
     option_warnings,
     probe_warnings,
     reuse_warning,
+    work_warnings,
 )
 from planner.services.evidence import Evidence, gather
 from planner.services.fingerprint import job_fingerprint
+from planner.services.jobenv import uses_placeholder
 from planner.services.study import Study, look
 from planner.store.codec import to_json
 from planner.store.files import load, save
@@ -182,6 +184,7 @@ class Estimator:
             *reuse_warning(evidence.reused, now),
             *probe_warnings(evidence.new),
             *batch_warning(evidence.probes, evidence.global_batch),
+            *work_warnings(study.job, work),
             *option_warnings(conclusion.options),
             *conclusion.warnings,
         )
@@ -290,11 +293,18 @@ def _work(study: Study, probes: Sequence[ProbeResult]) -> WorkLoad:
     parts = [p.slice_samples / p.samples for p in probes if p.slice_samples and p.samples]
     return WorkLoad(
         samples=samples or 0,
-        epochs=study.job.epochs,
+        epochs=_epochs(study.job, probes),
         tail_samples=study.stats.tail_samples,
         slice_fraction=min(1.0, parts[-1]) if parts else study.job.probe.slice_fraction,
         fingerprint=study.fingerprint,
     )
+
+
+def _epochs(job: JobSpec, probes: Sequence[ProbeResult]) -> int:
+    """What the script will do: it is told by `{epochs}`, or has its own number and tells it."""
+    if uses_placeholder(job, "epochs"):
+        return job.epochs
+    return next((p.epochs for p in reversed(probes) if p.epochs), job.epochs)
 
 
 def _loader_workers(job: JobSpec, probes: Sequence[ProbeResult]) -> int:

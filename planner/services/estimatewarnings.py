@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from planner.core.types import Option, ProbeResult, Warning_
+from planner.core.types import JobSpec, Option, ProbeResult, Warning_, WorkLoad
 from planner.core.units import format_duration
 
 DEFAULT_BATCH = 64
@@ -31,6 +31,26 @@ def batch_warning(probes: Sequence[ProbeResult], asked: int) -> tuple[Warning_, 
     text = f"The script takes {taken} samples a step, where {asked} were asked for."
     hint = "Set global_batch in [job] to what the script does, or let it obey planner's."
     return (Warning_(code="job.global_batch_ignored", text=text, hint=hint),)
+
+
+def work_warnings(job: JobSpec, work: WorkLoad) -> tuple[Warning_, ...]:
+    """How much work is planned for, where the job and the script differ or the script is silent."""
+    if work.epochs != job.epochs:
+        text = (
+            f"The script makes {work.epochs:g} epochs where the job says {job.epochs}: "
+            f"{work.epochs:g} are planned for."
+        )
+        hint = "Set epochs in [job] to the same, or pass {epochs} to the script."
+        return (Warning_(code="job.epochs_differ", text=text, hint=hint),)
+    if job.tier == 0:
+        epochs = "1 epoch" if job.epochs == 1 else f"{job.epochs} epochs"
+        text = (
+            f"The script does not tell planner its work: {epochs} of {work.samples} samples are "
+            "planned for, as the job says."
+        )
+        hint = "Check epochs and samples in [job], or use the SDK (docs/training-script.md)."
+        return (Warning_(code="job.work_untold", text=text, hint=hint),)
+    return ()
 
 
 def reuse_warning(reused: Sequence[ProbeResult], now: datetime) -> tuple[Warning_, ...]:

@@ -251,6 +251,7 @@ class Attempt:
             capacity_bytes=self._capacity(watch),
             slice_samples=self.data.train_samples or watch.samples,
             samples=self.samples or (watch.samples if self.data.fraction == 1.0 else None),
+            epochs=whole(watch.attached, "epochs"),
             log=() if ok else failure.log_lines(said),
         )
 

@@ -179,6 +179,28 @@ def test_a_script_that_does_not_obey_is_told_of(tmp_path: Path, estimator: Estim
     assert estimator.plan_probes(request(scripted_job(tmp_path, "own batch"))).to_run == ()
 
 
+def test_the_epochs_that_the_script_makes_are_planned_for(
+    tmp_path: Path, estimator: Estimator
+) -> None:
+    job = scripted_job(tmp_path, epochs=5)
+    result = estimator.estimate(request(job), ignore)
+    assert result.work.epochs == 3
+    assert "job.epochs_differ" in codes(result)
+    told = replace(job, command=(*job.command, "", "{epochs}"))
+    result = estimator.estimate(request(told), ignore)
+    assert result.work.epochs == 5
+    assert "job.epochs_differ" not in codes(result)
+
+
+def test_without_the_sdk_the_jobs_word_is_taken_and_said(
+    tmp_path: Path, estimator: Estimator
+) -> None:
+    job = scripted_job(tmp_path, "", tier=0, worker_counts=(1,))
+    result = estimator.estimate(request(job), ignore)
+    assert [o.knobs.accumulation for o in result.options] == [1]
+    assert "job.work_untold" in codes(result)
+
+
 def test_samples_of_opaque_data_come_from_the_job(tmp_path: Path, estimator: Estimator) -> None:
     job = scripted_job(tmp_path, samples=500, data=None)
     job = replace(job, command=("python", "train.py", "no-folder"))

@@ -40,7 +40,7 @@ told = {"global_batch": batch, "micro_batch": micro, "accumulation": accumulatio
 if fault == "silent batch":
     told = dict.fromkeys(told)
 say("attached", tier=1, rank=rank, world_size=workers, pid=os.getpid(), device="cpu",
-    device_memory_bytes=None, samples=samples, epochs=1, loader_workers=0,
+    device_memory_bytes=None, samples=samples, epochs=3, loader_workers=0,
     steps_per_epoch=-(-samples // batch), resumed=None, **told)
 if fault == "no step":
     sys.exit(0)
