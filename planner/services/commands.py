@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -42,12 +43,12 @@ def pending(folder: Path) -> list[tuple[Path, Command | None]]:
         StoreError: The folder cannot be read.
     """
     try:
-        paths = sorted(p for p in folder.iterdir() if p.suffix == ".json" and p.name[0] != ".")
+        names = sorted(n for n in os.listdir(folder) if n.endswith(".json") and n[0] != ".")
     except FileNotFoundError:
         return []
     except OSError as error:
         raise store_error(error, "list", folder) from error
-    return [(path, _parse(path)) for path in paths]
+    return [(folder / name, _parse(folder / name)) for name in names]
 
 
 def discard(folder: Path, *actions: Action) -> None:

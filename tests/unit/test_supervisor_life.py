@@ -12,6 +12,7 @@ import pytest
 from planner.core.errors import StoreError
 from planner.core.types import Goal, RunState
 from planner.services.commands import send
+from planner.services.supervisor_book import LoopSettings
 from tests.support.runs import FakeClock, make_case
 
 
@@ -48,11 +49,12 @@ def test_numbers_of_the_journal_have_no_gaps_and_replay_to_the_same(tmp_path):
 
 def test_six_hours_replay_in_a_moment_and_twice_the_same(tmp_path):
     """Six hours of steps of ten seconds; the wall time is only told, as machines differ."""
+    looks = LoopSettings(poll_s=2.0)
     law = {"samples": 7200, "epochs": 3, "global_batch": 10, "sample_s": 1.0, "tail_s": 25.0}
     journals = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        case = make_case(tmp_path / name, checkpoint_interval_s=600.0, **law)
+        case = make_case(tmp_path / name, settings=looks, checkpoint_interval_s=600.0, **law)
         began = time.perf_counter()
         assert case.go() is RunState.DONE
         print(f"six hours took {time.perf_counter() - began:.2f} s")

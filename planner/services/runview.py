@@ -1,0 +1,109 @@
+"""A run as the screens show it, made from its plan and its record. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from planner.core.distribution import Distribution
+from planner.core.types import Plan, RunState
+from planner.services.api import RunSummary, RunView, Series
+from planner.services.report import option_text, within
+from planner.store.record import RunRecord
+
+
+def run_summary(
+    plan: Plan, record: RunRecord, now: datetime, *, supervisor_alive: bool
+) -> RunSummary:
+    """A run in one line. `total_s` is known once it has ended for good."""
+    over = record.ended and record.state is not RunState.PAUSED
+    total_s = record.total_s(now) if over else None
+    inside = None
+    if record.state is RunState.DONE and total_s is not None:
+        inside = within(plan.option.total_interval, total_s)
+    deadline_at, end = record.deadline_at, record.ended_at if over else now
+    return RunSummary(
+        id=plan.run_id,
+        name=plan.name,
+        state=record.state,
+        created_at=record.created_at or plan.created_at,
+        started_at=record.started_at,
+        ended_at=record.ended_at if over else None,
+        option_text=option_text(plan.option),
+        progress=record.progress,
+        spent_usd=record.spent_microusd / 1e6,
+        budget_usd=None if record.budget_microusd is None else record.budget_microusd / 1e6,
+        total_s=total_s,
+        predicted_total_s=plan.option.total_s,
+        predicted_cost_usd=plan.option.cost_usd,
+        late=deadline_at is not None and end is not None and end > deadline_at,
+        within_interval=inside,
+        supervisor_alive=supervisor_alive,
+        reason=record.reason,
+    )
+
+
+def run_view(plan: Plan, record: RunRecord, now: datetime, *, supervisor_alive: bool) -> RunView:
+    """A run in full. Its plan carries the cap and the deadline as they are after extensions."""
+    eta_s = _eta(record, now) if supervisor_alive else None
+    usd_per_h = record.usd_per_h if record.holding else 0.0
+    goal = replace(
+        plan.goal,
+        deadline_at=record.deadline_at,
+        budget_usd=None if record.budget_microusd is None else record.budget_microusd / 1e6,
+    )
+    last = record.checkpoint
+    return RunView(
+        summary=run_summary(plan, record, now, supervisor_alive=supervisor_alive),
+        plan=replace(plan, goal=goal, budget_microusd=record.budget_microusd),
+        step=record.step,
+        steps_total=record.steps_total,
+        epoch=record.epoch,
+        epochs=plan.work.epochs if record.epochs is None else record.epochs,
+        samples_per_s=record.samples_per_s if record.holding else None,
+        loader_wait_fraction=record.loader_wait,
+        usd_per_h=usd_per_h,
+        elapsed_s=record.total_s(now) or 0.0,
+        eta_s=eta_s,
+        cost_at_end_usd=_cost_at_end(record, eta_s, usd_per_h),
+        p_deadline=record.p_deadline,
+        p_budget=record.p_budget,
+        last_checkpoint_at=last.at if last else None,
+        last_checkpoint_bytes=last.bytes if last else None,
+        attempts=record.attempt,
+        series={
+            name: Series(at_s=tuple(buffer.at_s), values=tuple(buffer.values))
+            for name, buffer in record.series.items()
+        },
+        metrics=dict(record.metrics),
+        decisions=tuple(record.decisions.values()),
+        warnings=(*record.warnings, *_orphaned(plan, record, supervisor_alive)),
+    )
+
+
+def _orphaned(plan: Plan, record: RunRecord, supervisor_alive: bool) -> tuple[str, ...]:
+    if supervisor_alive or record.ended:
+        return ()
+    return (f"nobody looks after this run any more: planner resume {plan.run_id}",)
+
+
+def _eta(record: RunRecord, now: datetime) -> Distribution | None:
+    """What is left, as last told, less the time since then."""
+    if record.eta_quantiles is None or record.last_at is None:
+        return None
+    age_s = max(0.0, (now - record.last_at).total_seconds())
+    try:
+        return Distribution(
+            quantiles=tuple(max(0.0, q - age_s) for q in record.eta_quantiles), evidence="probe"
+        )
+    except ValueError:
+        return None
+
+
+def _cost_at_end(
+    record: RunRecord, eta_s: Distribution | None, usd_per_h: float
+) -> Distribution | None:
+    spent_usd = record.spent_microusd / 1e6
+    if record.state is RunState.DONE:
+        return Distribution.exactly(spent_usd)
+    return None if eta_s is None else eta_s.scaled(usd_per_h / 3600).shifted(spent_usd)
