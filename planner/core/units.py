@@ -28,7 +28,8 @@ _ISO_DURATION = re.compile(
     r"(?:(?P<seconds>\d+(?:\.\d+)?)S)?)?",
     re.IGNORECASE,
 )
-_CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*(Z|UTC|[+-]\d{2}:?\d{2})?", re.IGNORECASE)
+# With seconds it is a duration, 1:30:00.
+_CLOCK = re.compile(r"(\d{1,2}):(\d{2})\s*(Z|UTC|[+-]\d{2}:?\d{2})?", re.IGNORECASE)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([kKMGTP]?)(i?)[bB]")
 _SIZE_STEPS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
@@ -174,12 +175,11 @@ def describe_deadline(deadline_s: float, at: datetime, *, zone: tzinfo | None = 
 
 
 def _next_clock_time(clock: re.Match[str], now: datetime, zone: tzinfo | None) -> datetime:
-    hour, minute, second = (int(part or 0) for part in clock.group(1, 2, 3))
     try:
-        wanted = time(hour, minute, second)
+        wanted = time(int(clock.group(1)), int(clock.group(2)))
     except ValueError as exc:
         raise UnitError(f'"{clock.group()}" is not a time of day', hint="write HH:MM") from exc
-    named = clock.group(4)
+    named = clock.group(3)
     if named is not None:
         upper = named.upper()
         offset = "+00:00" if upper in ("Z", "UTC") else upper

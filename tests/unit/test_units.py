@@ -121,6 +121,10 @@ def test_a_deadline_may_be_a_duration() -> None:
     assert units.parse_deadline("6h", NOW) == (21600, NOW + timedelta(hours=6))
 
 
+def test_with_seconds_it_is_a_duration() -> None:
+    assert units.parse_deadline("1:30:00", NOW)[0] == 5400
+
+
 @pytest.mark.parametrize(
     ("text", "at"),
     [

@@ -1,0 +1,201 @@
+"""Job files: from TOML to a `JobSpec`, with every mistake named by file, line and key."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import datetime
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+
+from planner.config import command, paths
+from planner.config.jobmodel import (
+    PLACES,
+    AdjustTable,
+    GoalTable,
+    JobFile,
+    JobTable,
+    ProbeTable,
+)
+from planner.config.tomlfile import KeyPath, TomlFile, nearest, read_toml
+from planner.config.validation import validate
+from planner.core.errors import ConfigError
+from planner.core.types import AdjustPolicy, Goal, JobSpec, Place, ProbeSettings, Setting
+
+ValueT = TypeVar("ValueT")
+
+
+def load_job(path: Path, now: datetime) -> JobSpec:
+    """The job that a file describes. A deadline in it counts from `now`.
+
+    Starts nothing and does not touch the data; whether that exists is seen when it is scanned.
+
+    Raises:
+        ConfigError: Anything wrong with the file: names file, line, key and nearest valid key.
+    """
+    file = read_toml(path, what="job file")
+    if "job" not in file.data:
+        near = nearest("job", file.data)
+        meant = f"; did you mean [job] by [{near}]?" if near else ""
+        raise ConfigError(
+            f"{path}: there is no [job] table{meant}",
+            hint="planner init -- COMMAND writes a job file; docs/job-file.md explains it",
+        )
+    tables = validate(JobFile, file.data, file, context={"now": now})
+    folder = Path(os.path.abspath(path)).parent
+    job = tables.job
+    argv = _command(job, file)
+    return JobSpec(
+        name=_at(file, ("job", "name"), lambda: paths.check_name(job.name)),
+        command=argv,
+        workdir=str(folder),
+        data=_data(job, file, folder),
+        samples=job.samples,
+        epochs=job.epochs,
+        global_batch=job.global_batch,
+        micro_batches=_ascending(job.micro_batches),
+        worker_counts=_ascending(job.workers),
+        loader_workers=job.loader_workers,
+        precision=job.precision,
+        checkpoint_dir=_checkpoint(job, file, folder),
+        checkpoint_interval_s=tables.run.checkpoint_interval,
+        env=tuple(dict.fromkeys(job.env)),
+        tier=command.script_tier(argv, folder),
+        seed=job.seed,
+        hang_timeout_s=tables.run.hang_timeout,
+        retries=tables.run.retries,
+        places=_places(tables.where, file),
+        probe=_probe(tables.probe),
+        goal=_goal(tables.goal),
+        adjust=_adjust(tables.adjust),
+        source=str(path),
+    )
+
+
+def job_schema() -> dict[str, Any]:
+    """JSON Schema of a job file (as TOML reads it)."""
+    schema = JobFile.model_json_schema(mode="validation")
+    places = [TypeAdapter(model).json_schema() for model in PLACES.values()]
+    other = {"type": "object", "required": ["runner"], "properties": {"runner": {"type": "string"}}}
+    schema["properties"]["where"]["items"] = {"anyOf": [*places, other]}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def default_places() -> tuple[Place, ...]:
+    """Where a job without `[[where]]` may run: this machine, at no price."""
+    return (Place(runner="local", pool="local"),)
+
+
+def _command(job: JobTable, file: TomlFile) -> tuple[str, ...]:
+    def checked() -> tuple[str, ...]:
+        argv = command.split_command(job.command)
+        command.check_secrets(argv)
+        command.check_placeholders(argv, has_data=job.data is not None)
+        return argv
+
+    return _at(file, ("job", "command"), checked)
+
+
+def _data(job: JobTable, file: TomlFile, folder: Path) -> str | None:
+    text = job.data
+    if text is None:
+        return None
+    return _at(file, ("job", "data"), lambda: str(paths.data_path(text, folder)))
+
+
+def _checkpoint(job: JobTable, file: TomlFile, folder: Path) -> str | None:
+    text = job.checkpoint
+    if text is None:
+        return None
+    return _at(file, ("job", "checkpoint"), lambda: paths.checkpoint_template(text, folder))
+
+
+def _at(file: TomlFile, key: tuple[str, ...], make: Callable[[], ValueT]) -> ValueT:
+    """The result of `make`; an error of it gets the file, the line and the key."""
+    try:
+        return make()
+    except ConfigError as exc:
+        code = exc.code if exc.code != ConfigError.default_code else "usage.config.value"
+        raise file.error(key, exc.text, hint=exc.hint, code=code) from exc
+
+
+def _ascending(values: list[int] | None) -> tuple[int, ...]:
+    return tuple(sorted(set(values or ())))
+
+
+def _probe(table: ProbeTable) -> ProbeSettings:
+    return ProbeSettings(
+        slice_fraction=table.slice,
+        steps=table.steps,
+        warmup_steps=table.warmup,
+        max_cost_usd=table.max_cost,
+        max_time_s=table.max_time,
+        hang_timeout_s=table.hang_timeout,
+    )
+
+
+def _goal(table: GoalTable) -> Goal:
+    deadline_s, deadline_at = table.deadline or (None, None)
+    return Goal(
+        deadline_at=deadline_at,
+        deadline_s=deadline_s,
+        budget_usd=table.budget,
+        confidence=table.confidence,
+        prefer=table.prefer,
+    )
+
+
+def _adjust(table: AdjustTable) -> AdjustPolicy:
+    """What the file says, and the defaults for the knobs it says nothing of."""
+    given = {*(table.allow or ()), *(table.ask or ()), *(table.never or ())}
+    default = AdjustPolicy()
+
+    def merged(own: list[str] | None, usual: tuple[str, ...]) -> tuple[str, ...]:
+        if own is not None:
+            return tuple(dict.fromkeys(own))
+        return tuple(knob for knob in usual if knob not in given)
+
+    return AdjustPolicy(
+        allow=merged(table.allow, default.allow),
+        ask=merged(table.ask, default.ask),
+        never=merged(table.never, default.never),
+    )
+
+
+def _places(tables: list[dict[str, Any]], file: TomlFile) -> tuple[Place, ...]:
+    places = tuple(_place(table, file, ("where", index)) for index, table in enumerate(tables))
+    return places or default_places()
+
+
+def _place(table: dict[str, Any], file: TomlFile, at: KeyPath) -> Place:
+    runner = table.get("runner")
+    if not isinstance(runner, str):
+        what = "is missing" if runner is None else f"{runner!r} is not a text in quotes"
+        raise file.error((*at, "runner"), what, hint='write for example runner = "local"')
+    model = PLACES.get(runner)
+    if model is None:
+        installed = {entry.name for entry in entry_points(group="planner.runners")}
+        if runner not in installed:
+            known = sorted(installed | set(PLACES))
+            near = nearest(runner, known)
+            meant = f'; did you mean "{near}"?' if near else ""
+            hint = f"known runners: {', '.join(known)}"
+            raise file.error((*at, "runner"), f'no runner "{runner}"{meant}', hint=hint)
+        values = {key: value for key, value in table.items() if key != "runner"}
+    else:
+        checked = validate(model, table, file, at=at)
+        values = checked.model_dump(exclude={"runner"}, exclude_none=True, exclude_unset=True)
+    settings = {key: _setting(value, file, (*at, key)) for key, value in values.items()}
+    pool = settings.get("pool") or settings.get("partition") or runner
+    return Place(runner=runner, pool=str(pool), settings=settings)
+
+
+def _setting(value: Any, file: TomlFile, key: KeyPath) -> Setting:
+    if isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    raise file.error(key, "must be a text, a number, true or false, or a list of texts")
