@@ -11,6 +11,7 @@ and the workers are told to checkpoint and leave. Why it exists: docs/decisions/
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import select
@@ -73,7 +74,9 @@ def _start(order: dict[str, Any]) -> tuple[int, list[int]]:
     folder = order["record"]["attempt_dir"]
     workers = order["workers"]
     exits = os.open(f"{folder}/{EXITS_NAME}", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-    os.write(exits, (b" " * (EXIT_WIDTH - 1) + b"\n") * len(workers))
+    blank = (b" " * (EXIT_WIDTH - 1) + b"\n") * len(workers)
+    if os.write(exits, blank) < len(blank):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{folder}/{EXITS_NAME}")
     gate_read, gate_write = os.pipe()
     trouble_read, trouble_write = os.pipe()
     pids: list[int] = []

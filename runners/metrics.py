@@ -15,7 +15,7 @@ import psutil
 
 from runners.processes import ProcessId
 
-_TREE_REFRESH_S = 5.0
+_TREE_REFRESH_S = 2.0
 """How long a worker's list of processes is used before it is read again."""
 
 

@@ -286,7 +286,8 @@ ACTS = """
 """
 
 LAUNCHER = """
-    import json, sys, time
+    import json, resource, sys, time
+    from planner.core.errors import RunnerError
     from runners.base import LaunchSpec
     from runners.registry import get_runner
     from planner.core.types import Place, ResourceConfig
@@ -295,7 +296,13 @@ LAUNCHER = """
     wish["place"] = Place(**wish["place"])
     wish["resources"] = ResourceConfig(**wish["resources"])
     wish["argv"] = tuple(wish["argv"])
-    handle = get_runner(wish["resources"].runner).launch(LaunchSpec(**wish))
+    runner = get_runner(wish["resources"].runner)
+    print("ready", flush=True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+    try:
+        handle = runner.launch(LaunchSpec(**wish))
+    except RunnerError as error:
+        sys.exit(print(error) or 1)
     print(json.dumps({"runner": handle.runner, "key": handle.key, "data": dict(handle.data)}))
     sys.stdout.flush()
     time.sleep(600)
@@ -488,23 +495,48 @@ class ProcessContract(RunnerContract):
         launcher.wait()
         assert self.ended(runner, handle).exit_codes == (-signal.SIGKILL,)
 
+    @pytest.mark.parametrize("after_s", [0.0, 0.005, 0.01, 0.02, 0.03, 0.05])
+    def test_a_launch_cut_short_at_any_moment_can_be_repeated(
+        self, runner: Runner, tmp_path: Path, after_s: float
+    ) -> None:
+        spec = self.make_spec(tmp_path, "obey", workers=2)
+        launcher = self.launcher(spec)
+        time.sleep(after_s)
+        launcher.kill()
+        launcher.wait()
+        assert launcher.stdout is not None
+        launcher.stdout.close()
+        handle = runner.launch(spec)
+        assert runner.launch(spec) == handle
+        runner.release(handle)
+        self.until(lambda: not self.of_run(runner, spec.run_id))
+        assert not runner.poll(handle).running
+
     def launched_elsewhere(self, spec: LaunchSpec) -> tuple[Handle, subprocess.Popen[str]]:
         """Launched by another process, which then waits."""
+        launcher = self.launcher(spec)
+        assert launcher.stdout is not None
+        with launcher.stdout:
+            return Handle(**json.loads(launcher.stdout.readline())), launcher
+
+    @staticmethod
+    def launcher(spec: LaunchSpec, limit_bytes: int = -1) -> subprocess.Popen[str]:
+        """Another process that is about to launch, and may write files of that size only."""
         wish = {name: getattr(spec, name) for name in LaunchSpec.__dataclass_fields__}
         for name in ("place", "resources"):
             value = wish[name]
             wish[name] = {field: getattr(value, field) for field in value.__dataclass_fields__}
         root = Path(__file__).parents[2]
         launcher = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(LAUNCHER), json.dumps(wish)],
+            [sys.executable, "-c", textwrap.dedent(LAUNCHER), json.dumps(wish), str(limit_bytes)],
             stdout=subprocess.PIPE,
             text=True,
             cwd=root,
             env=os.environ | {"PYTHONPATH": str(root)},
         )
         assert launcher.stdout is not None
-        with launcher.stdout:
-            return Handle(**json.loads(launcher.stdout.readline())), launcher
+        assert launcher.stdout.readline() == "ready\n"
+        return launcher
 
     def pids(self, handle: Handle) -> list[int]:
         """Process ids by rank."""

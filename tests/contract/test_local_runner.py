@@ -143,6 +143,19 @@ class TestLocalRunner(ProcessContract):
             before.st_ino,
         )
 
+    def test_a_launch_on_a_full_disk_starts_nothing(self, runner: Runner, tmp_path: Path) -> None:
+        """`RLIMIT_FSIZE` makes writes fail as a full disk does."""
+        spec = self.make_spec(tmp_path, "obey", workers=2)
+        launcher = self.launcher(spec, limit_bytes=100)
+        assert launcher.stdout is not None
+        with launcher.stdout:
+            answer = launcher.stdout.read()
+        assert launcher.wait() == 1
+        assert "could not be started" in answer
+        assert not self.of_run(runner, spec.run_id)
+        assert not (tmp_path / "attempt/launch.json").exists()
+        assert not (tmp_path / "attempt/events-0.ndjson").exists(), "a worker ran its command"
+
     def test_more_workers_than_slots_are_refused(self, runner: Runner, tmp_path: Path) -> None:
         with pytest.raises(RunnerError, match="5 workers do not fit the 4 slots"):
             runner.launch(self.make_spec(tmp_path, "finish", workers=5))
