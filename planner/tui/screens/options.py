@@ -171,7 +171,8 @@ class OptionsScreen(PlannerScreen):
         option = self._cursor(estimate)
         chart = self.query_one(FrontChart)
         shown = [o for o in estimate.options if o.feasible or self._infeasible]
-        full = self._view == "front" or (self.wide and self.tall and self._view != "strip")
+        # Where there is room the front comes first and `v` brings the strip; else the reverse.
+        full = (self._view == "front") != (self.wide and self.tall)
         chart.draw(
             shown or estimate.options, estimate.goal, estimate.recommendation.option_id, full=full
         )

@@ -168,15 +168,16 @@ def _bar(line: list[tuple[str, str]], costs: Scale, option: Option, *, chosen: b
 
 def _cost_axis(scale: Scale, goal: Goal) -> Content:
     cells = [" "] * scale.width
-    for part in (0.0, 0.25, 0.5, 0.75, 1.0):
+    far = goal.budget_usd is not None and goal.budget_usd > scale.high
+    for part in (0.0, 0.25, 0.5) if far else (0.0, 0.25, 0.5, 0.75, 1.0):
         value = scale.low + part * (scale.high - scale.low)
         digits = 4 if scale.high < 0.1 else 2 if scale.high < 100 else 0
         text = f"${value:.{digits}f}"
         where = round(part * (scale.width - 1))
         start = min(max(where - len(text) // 2, 0), scale.width - len(text))
         cells[start : start + len(text)] = text
-    if goal.budget_usd is not None and goal.budget_usd > scale.high:
-        note = f" budget ${goal.budget_usd:g} →"
+    if far:
+        note = f"budget ${goal.budget_usd:g} is far off →"
         cells[scale.width - len(note) :] = note
     return Content.styled("".join(cells), "$soft")
 

@@ -161,8 +161,8 @@ def detail_lines(option: Option) -> Iterable[Content]:
         "memory",
         format_bytes(option.memory_bytes.p50),
         (f"  at most {format_bytes(option.memory_bytes.p95)}", "$soft"),
-        f"  P(oom) {probability(option.p_oom)}",
     )
+    yield pair("P(oom)", probability(option.p_oom), ("  runs out of memory", "$soft"))
     age = "" if price.age_s < 60 else f", {format_duration(price.age_s)} old"
     stale = ("  stale", "bold $warn") if price.stale else ""
     yield pair("price", rate(price.usd_per_h), (f"  {price.source}{age}", "$soft"), stale)

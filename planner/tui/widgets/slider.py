@@ -73,7 +73,7 @@ class Slider(Widget, can_focus=True):
     def render(self) -> Content:
         """One line."""
         label = self._label.ljust(11) if self._label else ""
-        shown = self._form(self.value)
+        shown = self._form(self.value).rjust(6)
         width = max(self.size.width - len(label) - len(shown) - 4, 6)
         part = self._index / max(len(self._values) - 1, 1)
         before = round(part * (width - 1))

@@ -1,0 +1,313 @@
+"""6 History: all runs, predicted against real, comparison and calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from statistics import median
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.content import Content
+from textual.widgets import Input
+
+from planner.core.errors import PlannerError
+from planner.core.types import RunState
+from planner.core.units import format_duration, format_money
+from planner.services.api import Comparison, RunSummary
+from planner.tui.actions import bindings_of
+from planner.tui.run_feed import over
+from planner.tui.screens.base import PlannerScreen
+from planner.tui.text import percent, row, state_mark, time_of_day, wrap
+from planner.tui.widgets.comparison import comparison_lines
+from planner.tui.widgets.pane import Pane
+from planner.tui.widgets.table import Cells, Column, Table
+
+COLUMNS = (
+    Column(key="state", label=" ", width=1),
+    Column(key="id", label="run", width=9),
+    Column(key="when", label="when", width=11),
+    Column(key="name", label="name", width=14, wide=True),
+    Column(key="option", label="option", width=0),
+    Column(key="end", label="end", width=8, wide=True),
+    Column(key="planned", label="planned", width=7, align="right"),
+    Column(key="range", label="90 %", width=16, wide=True),
+    Column(key="real", label="real", width=7, align="right"),
+    Column(key="cost_planned", label="cost 50", width=8, align="right", wide=True),
+    Column(key="cost", label="cost", width=8, align="right"),
+    Column(key="ok", label="held", width=10),
+)
+
+SORTS: tuple[tuple[str, Callable[[RunSummary], float]], ...] = (
+    ("newest", lambda r: -r.created_at.timestamp()),
+    ("cost", lambda r: -r.spent_usd),
+    ("time", lambda r: -(r.total_s or 0.0)),
+)
+
+
+def day_text(at: datetime, now: datetime) -> str:
+    """`09:30` today, `Tue 09:30` this week, else the date."""
+    local, today = at.astimezone(), now.astimezone().date()
+    days = (today - local.date()).days
+    if days == 0:
+        return f"today {local:%H:%M}"
+    return f"{local:%a %H:%M}" if 0 < days < 7 else f"{local:%Y-%m-%d}"
+
+
+def run_cells(run: RunSummary, now: datetime) -> Cells:
+    """A run as a table row."""
+    mark, style = state_mark(run.state)
+    low, high = run.predicted_total_s.interval()
+    return (
+        Content.styled(mark, f"bold {style}"),
+        run.id,
+        day_text(run.created_at, now),
+        run.name,
+        run.option_text,
+        time_of_day(run.ended_at) if run.ended_at else "-",
+        format_duration(run.predicted_total_s.p50),
+        f"[{format_duration(low)}-{format_duration(high)}]",
+        "-" if run.total_s is None else format_duration(run.total_s),
+        format_money(run.predicted_cost_usd.p50),
+        format_money(run.spent_usd),
+        _held(run),
+    )
+
+
+def _held(run: RunSummary) -> Content:
+    if run.state is not RunState.DONE:
+        words = {RunState.STOPPED_BY_CAP: "cap", RunState.RUNNING: f"{100 * run.progress:.0f} %"}
+        return Content.styled(words.get(run.state, run.state.replace("_", " ")), "$soft")
+    if run.late:
+        return Content.styled("! late", "bold $bad")
+    if run.within_interval is None:
+        return Content("-")
+    return (
+        Content.styled("✓ yes", "$good") if run.within_interval else Content.styled("! no", "$warn")
+    )
+
+
+def calibration_lines(runs: Sequence[RunSummary], width: int) -> Iterable[Content]:
+    """How often the intervals held, and how far off the medians were."""
+    done = [r for r in runs if r.state is RunState.DONE and r.total_s is not None]
+    judged = [r for r in done if r.within_interval is not None]
+    if not judged:
+        yield from wrap("No finished run yet: calibration needs some.", width)
+        return
+    held = sum(bool(r.within_interval) for r in judged)
+    yield row(
+        (f"last {len(judged)} finished runs: ", "$soft"),
+        "the 90 % interval of time held ",
+        (f"{held} of {len(judged)}", "bold"),
+    )
+    costs = [
+        r.predicted_cost_usd.p05 <= r.spent_usd <= r.predicted_cost_usd.p95
+        for r in done
+        if r.spent_usd > 0
+    ]
+    if costs:
+        yield row(
+            (" " * len(f"last {len(judged)} finished runs: "), ""),
+            "the 90 % interval of cost held ",
+            (f"{sum(costs)} of {len(costs)}", "bold"),
+        )
+    times = [abs(r.total_s / r.predicted_total_s.p50 - 1) for r in done if r.total_s]
+    money = [
+        abs(r.spent_usd / r.predicted_cost_usd.p50 - 1)
+        for r in done
+        if r.predicted_cost_usd.p50 > 0
+    ]
+    parts = [f"time {percent(median(times), 1)}"] if times else []
+    parts += [f"cost {percent(median(money), 1)}"] if money else []
+    yield row(("median absolute error: ", "$soft"), ", ".join(parts))
+    if len(judged) < 20:
+        yield from wrap("Too few runs to call the intervals calibrated.", width, style="$soft")
+
+
+class HistoryScreen(PlannerScreen):
+    """The runs over a comparison, or over the calibration."""
+
+    TAB = "history"
+    FOOTER = (
+        "history.open",
+        "list.mark",
+        "history.compare",
+        "history.calibration",
+        "list.filter",
+        "list.sort",
+        "app.copy",
+    )
+    PULSE_S = 2.0
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *bindings_of("history"),
+        *bindings_of("list", "mark", "sort", "reverse", "filter"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._runs: tuple[RunSummary, ...] | None = None
+        self._error: PlannerError | None = None
+        self._comparison: Comparison | PlannerError | None = None
+        self._calibration = False
+        self._sort = 0
+        self._reversed = False
+        self._filter = ""
+
+    def panes(self) -> ComposeResult:
+        """Table, filter, and what is compared."""
+        yield Table(COLUMNS, "runs", id="history")
+        yield Input(id="filter", placeholder="show only runs with ...", classes="hidden")
+        yield Pane("compare", id="compare")
+
+    def on_mount(self) -> None:
+        """Focus the table."""
+        super().on_mount()
+        self.query_one(Table).focus()
+
+    def arrive(self) -> None:
+        """Ask for the runs."""
+        self.call(self.session.services.runs, self._answered, self._failed, group="history")
+
+    def beat(self) -> None:
+        """Ask again while one of them is alive."""
+        if any(not over(run.state) for run in self._runs or ()):
+            self.arrive()
+
+    def _answered(self, runs: tuple[RunSummary, ...]) -> None:
+        self._runs, self._error = runs, None
+        if not self.typing:
+            self.repaint()
+
+    def _failed(self, error: PlannerError) -> None:
+        self._error = error
+        self.repaint()
+
+    # ---- drawing ---------------------------------------------------------------------------
+
+    def paint(self) -> None:
+        """Bring both panes up to date."""
+        table = self.query_one(Table)
+        if self._error is not None:
+            table.fail(self._error)
+        elif self._runs is None:
+            table.say("loading", "Reading the runs.")
+        elif not self._runs:
+            table.say("empty", "No run yet.", "Launch an option: 3, then L.")
+        else:
+            self._paint_runs(table, self._runs)
+        self._paint_lower()
+
+    def _paint_runs(self, table: Table, runs: Sequence[RunSummary]) -> None:
+        by_id = {run.id: run for run in self._matching(runs)}
+        now = self.session.now()
+        spent = sum(run.spent_usd for run in runs)
+        words = ["runs", f"{len(runs)} of them, {format_money(spent)} spent"]
+        if self._filter:
+            words.append(f"filter: {self._filter}")
+        name = SORTS[self._sort][0]
+        table.head("   ".join(words), "" if name == "newest" else f"by {name}")
+        if not by_id:
+            table.say("empty", f'No run has "{self._filter}".', "esc shows all of them.")
+            return
+        table.show(list(by_id), lambda key: run_cells(by_id[key], now))
+
+    def _matching(self, runs: Sequence[RunSummary]) -> list[RunSummary]:
+        wanted = self._filter.lower()
+        found = [r for r in runs if wanted in f"{r.id} {r.name} {r.option_text} {r.state}".lower()]
+        return sorted(found, key=SORTS[self._sort][1], reverse=self._reversed)
+
+    def _paint_lower(self) -> None:
+        pane = self.query_one("#compare", Pane)
+        width = max(pane.content_size.width, 40)
+        if self._calibration:
+            pane.head("calibration")
+            pane.show(calibration_lines(self._runs or (), width))
+        elif isinstance(self._comparison, PlannerError):
+            pane.head("compare")
+            pane.fail(self._comparison)
+        elif self._comparison is not None:
+            pane.head("compare")
+            pane.show(comparison_lines(self._comparison, width))
+        else:
+            pane.head("compare")
+            pane.say("empty", "Mark two runs with space, then press c.", "g shows calibration.")
+
+    # ---- actions ---------------------------------------------------------------------------
+
+    def do_open(self) -> None:
+        """Show the run under the cursor."""
+        key = self.query_one(Table).cursor_key
+        if key is not None:
+            self.planner.open_run(key)
+
+    def do_mark(self) -> None:
+        """Mark the row."""
+        self.query_one(Table).toggle_mark()
+
+    def do_compare(self) -> None:
+        """Compare the marked runs; with fewer than two, the cursor's with the one below it."""
+        table = self.query_one(Table)
+        wanted = [key for key in table.keys if key in table.marked]
+        if len(wanted) < 2 and table.cursor_key is not None:
+            start = table.keys.index(table.cursor_key)
+            wanted = list(table.keys[start : start + 2])
+        if len(wanted) < 2:
+            self.notify("Mark two runs with space, then press c.")
+            return
+        self._calibration = False
+        # The older one first, so that a change reads forwards in time.
+        by_age = {run.id: run.created_at for run in self._runs or ()}
+        wanted.sort(key=lambda run_id: by_age[run_id])
+        services = self.session.services
+        self.call(lambda: services.compare(wanted), self._compared, self._compared, group="compare")
+
+    def _compared(self, comparison: Comparison | PlannerError) -> None:
+        self._comparison = comparison
+        self.repaint()
+
+    def do_calibration(self) -> None:
+        """Calibration in place of the comparison, or back."""
+        self._calibration = not self._calibration
+        self.repaint()
+
+    def do_sort(self) -> None:
+        """Sort by the next quantity."""
+        self._sort = (self._sort + 1) % len(SORTS)
+        self.repaint()
+
+    def do_reverse(self) -> None:
+        """Reverse the order."""
+        self._reversed = not self._reversed
+        self.repaint()
+
+    def do_filter(self) -> None:
+        """Open the filter."""
+        field = self.query_one("#filter", Input)
+        field.remove_class("hidden")
+        field.focus()
+
+    @on(Input.Changed, "#filter")
+    def _filtered(self, event: Input.Changed) -> None:
+        self._filter = event.value.strip()
+        self.repaint()
+
+    @on(Input.Submitted, "#filter")
+    def _filter_done(self) -> None:
+        self.query_one("#filter").add_class("hidden")
+        self.query_one(Table).focus()
+
+    def do_back(self) -> None:
+        """Close the filter and drop it."""
+        self.query_one("#filter", Input).value = ""
+        self._filter_done()
+
+    def do_copy(self) -> None:
+        """Copy the comparison, or else the list of runs, as JSON."""
+        from planner.wire.to_wire import comparison_document, run_list_document
+
+        if isinstance(self._comparison, Comparison) and not self._calibration:
+            self.planner.copy_document(comparison_document(self._comparison))
+        elif self._runs is not None:
+            self.planner.copy_document(run_list_document(self._runs))

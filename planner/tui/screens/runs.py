@@ -1,0 +1,339 @@
+"""4 Runs: one run as it goes: progress, money and time, the guard's decisions, the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Container
+from textual.content import Content
+from textual.widgets import Input
+
+from planner.core.errors import PlannerError
+from planner.services.api import RunSummary, RunView
+from planner.tui.actions import bindings_of
+from planner.tui.run_feed import RunFeed, over, resumable
+from planner.tui.screens.base import PlannerScreen
+from planner.tui.widgets import run_text
+from planner.tui.widgets.log_view import LogView
+from planner.tui.widgets.pane import Pane
+from planner.tui.widgets.table import Table
+
+
+class RunsScreen(PlannerScreen):
+    """Follows the session's run, twice a second; its charts once a second."""
+
+    TAB = "runs"
+    FOOTER = (
+        "runs.pause",
+        "runs.checkpoint",
+        "runs.stop",
+        "runs.extend",
+        "runs.detach",
+        "runs.log",
+        "runs.decisions",
+        "app.copy",
+    )
+    PULSE_S = 0.5
+    BINDINGS: ClassVar[list[BindingType]] = bindings_of("runs")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._feed = RunFeed()
+        self._charts: list[Content] = []
+        self._charts_for: tuple[int, str | None] = (0, None)
+        self._beats = 0
+        self._log_open = False
+
+    def panes(self) -> ComposeResult:
+        """Run and money side by side, decisions, log."""
+        with Container(id="top"):
+            yield Pane("run", id="run")
+            yield Pane("money and time", id="money")
+        yield Table(run_text.DECISION_COLUMNS, "guard", id="guard")
+        yield LogView(id="log")
+        yield Input(id="filter", placeholder="show only lines with ...", classes="hidden")
+
+    def on_mount(self) -> None:
+        """Focus the log: the keys that scroll work at once."""
+        super().on_mount()
+        self.query_one(LogView).focus()
+
+    # ---- following -------------------------------------------------------------------------
+
+    def arrive(self) -> None:
+        """Ask at once."""
+        self._feed.follow(self.session.run_id)
+        self._ask()
+
+    def beat(self) -> None:
+        """Ask again, while there is something that can change."""
+        self._beats += 1
+        view = self._feed.view
+        if view is None or not over(view.summary.state) or self._beats % 10 == 0:
+            self._ask()
+
+    def _ask(self) -> None:
+        feed = self._feed
+        if feed.busy:
+            return
+        feed.busy = True
+        services = self.session.services
+        self.call(
+            partial(feed.ask, services),
+            partial(self._answered, feed),
+            partial(self._failed, feed),
+            group="run",
+        )
+
+    def _answered(self, feed: RunFeed, answer: RunFeed) -> None:
+        feed.busy = False
+        feed.take(answer)
+        if feed is self._feed and not self.typing:
+            self.session.run_id = self.session.run_id or feed.run_id
+            self.repaint()
+
+    def _failed(self, feed: RunFeed, error: PlannerError) -> None:
+        feed.busy, feed.asked, feed.error = False, True, error
+        self.repaint()
+
+    def offers(self) -> tuple[tuple[str, str], ...]:
+        """What can be done with a run in this state."""
+        view = self._feed.view
+        if view is None:
+            return (("app.options", "Options"), ("app.history", "History"), ("app.quit", ""))
+        if over(view.summary.state):
+            words = [("runs.log", ""), ("runs.decisions", ""), ("app.history", "History")]
+            if resumable(view.summary.state):
+                words.insert(0, ("runs.pause", "Resume"))
+            return (*words, ("app.copy", ""), ("app.quit", ""))
+        pause = "Resume" if resumable(view.summary.state) else ""
+        return (("runs.pause", pause), *((name, "") for name in self.FOOTER[1:]))
+
+    # ---- drawing ---------------------------------------------------------------------------
+
+    def paint(self) -> None:
+        """Bring all panes up to date."""
+        self._feed.follow(self.session.run_id or self._feed.run_id)
+        view = self._feed.view
+        self.set_class(self._log_open, "-log")
+        if view is None:
+            self._say_why_empty()
+            return
+        self._paint_run(view)
+        money = self.query_one("#money", Pane)
+        money.show(run_text.money_lines(view, max(money.content_size.width, 20)))
+        self._paint_guard(view)
+        log = self.query_one(LogView)
+        if self._feed.lines:
+            log.show(self._feed.lines)
+        elif not log.speaks:
+            log.say("empty", "The job has not written anything yet.")
+
+    def _say_why_empty(self) -> None:
+        run, money = self.query_one("#run", Pane), self.query_one("#money", Pane)
+        guard, log = self.query_one(Table), self.query_one(LogView)
+        if self._feed.error is not None:
+            run.fail(self._feed.error)
+            for pane in (money, guard, log):
+                pane.say("empty", "Not known while the run cannot be read.")
+        elif not self._feed.asked:
+            for pane in (run, money, guard, log):
+                pane.say("loading", "Reading the run.")
+        else:
+            run.say("empty", "No run yet.", "Launch an option: 3, then L.")
+            money.say("empty", "What a run has spent, and will have at its end.")
+            guard.say("empty", "What the guard of cap and deadline did.")
+            log.say("empty", "What the job and planner write.")
+
+    def _paint_run(self, view: RunView) -> None:
+        pane = self.query_one("#run", Pane)
+        pane.border_title = run_text.state_parts(view)
+        pane.border_subtitle = Content.styled(view.summary.option_text, "$soft")
+        width, height = pane.content_size
+        width = max(width, 20)
+        key = (width, view.summary.id)
+        if self._beats % 2 == 0 or key != self._charts_for or not self._charts:
+            self._charts, self._charts_for = run_text.chart_lines(view, width), key
+        head = list(run_text.progress_lines(view, width))
+        tail = [run_text.checkpoint_line(view)]
+        metrics = run_text.metric_line(view, width)
+        room = max(height - len(head) - len(tail), 0)
+        charts = self._charts[:room]
+        if metrics is not None and len(charts) < room:
+            tail.insert(0, metrics)
+        if len(charts) + len(tail) + len(head) + 2 <= height:
+            charts = [Content(), *charts, Content()]
+        pane.show([*head, *charts, *tail])
+
+    def _paint_guard(self, view: RunView) -> None:
+        table = self.query_one(Table)
+        decisions = {d.id: d for d in reversed(view.decisions)}
+        table.head(f"guard   {view.plan.controller}", _limits(view))
+        if decisions:
+            table.show(list(decisions), lambda key: run_text.decision_cells(decisions[key]))
+        else:
+            table.say(
+                "empty",
+                "All inside the plan: the guard has not had to do anything.",
+                "It watches the cap, the deadline and signs of life.",
+            )
+
+    # ---- the log ---------------------------------------------------------------------------
+
+    def do_log(self) -> None:
+        """The log in full height, or back."""
+        self._log_open = not self._log_open
+        self.repaint()
+        self.query_one(LogView).focus()
+
+    def do_filter(self) -> None:
+        """Open the filter."""
+        field = self.query_one("#filter", Input)
+        field.remove_class("hidden")
+        field.focus()
+
+    @on(Input.Changed, "#filter")
+    def _filtered(self, event: Input.Changed) -> None:
+        self.query_one(LogView).set_filter(event.value)
+
+    @on(Input.Submitted, "#filter")
+    def _filter_done(self) -> None:
+        self.query_one("#filter").add_class("hidden")
+        self.query_one(LogView).focus()
+
+    def do_back(self) -> None:
+        """Close the filter and drop it; then the open log."""
+        field = self.query_one("#filter", Input)
+        if field.value or not field.has_class("hidden"):
+            field.value = ""
+            self._filter_done()
+        elif self._log_open:
+            self.do_log()
+
+    def do_next(self) -> None:
+        """The next line that tells of trouble."""
+        if not self.query_one(LogView).find(1):
+            self.notify("No line below tells of trouble.")
+
+    def do_previous(self) -> None:
+        """The line before that tells of trouble."""
+        if not self.query_one(LogView).find(-1):
+            self.notify("No line above tells of trouble.")
+
+    # ---- what can be done with a run -------------------------------------------------------
+
+    def _tell(self, ask: Callable[[str], None], said: str) -> None:
+        """Ask the services to do something with the run, and say so once they agreed."""
+        run_id = self._feed.run_id
+        if run_id is None:
+            self.notify("There is no run here.", severity="warning")
+            return
+
+        def done(_: None) -> None:
+            self.notify(said)
+            self._ask()
+
+        self.call(lambda: ask(run_id), done, group="command")
+
+    def do_pause(self) -> None:
+        """Pause, or resume what stands still."""
+        services, view = self.session.services, self._feed.view
+        if view is not None and resumable(view.summary.state):
+            self._tell(services.resume, "Resuming from the last good checkpoint.")
+        else:
+            self._tell(services.pause, "Pausing: a checkpoint first, then the resources go back.")
+
+    def do_checkpoint(self) -> None:
+        """Ask for a checkpoint."""
+        self._tell(self.session.services.checkpoint, "A checkpoint is written at the next step.")
+
+    def do_stop(self) -> None:
+        """Ask, then stop."""
+        view = self._feed.view
+        if view is None or over(view.summary.state):
+            self.notify("There is no run here that could be stopped.")
+            return
+        from planner.tui.screens.question import Answer, QuestionScreen
+
+        question = QuestionScreen(
+            f"Stop {view.summary.id}?",
+            ["Stopping writes a checkpoint first, and resume goes on from it.", ""],
+            (
+                Answer("back", "Back", "esc"),
+                Answer("stop", "Checkpoint and stop", "c"),
+                Answer("now", "Stop without checkpoint", "n"),
+            ),
+        )
+        self.app.push_screen(question, self._stop)
+
+    def _stop(self, answer: str | None) -> None:
+        cancel = self.session.services.cancel
+        if answer == "stop":
+            self._tell(cancel, "Stopping: a checkpoint first, then the resources go back.")
+        elif answer == "now":
+            self._tell(partial(cancel, now=True), "Stopping now, without a checkpoint.")
+
+    def do_extend(self) -> None:
+        """Ask by how much."""
+        view = self._feed.view
+        if view is None or over(view.summary.state):
+            self.notify("There is no run here that could be extended.")
+            return
+        from planner.tui.screens.extend import ExtendScreen, Extension
+
+        def answered(extension: Extension | None) -> None:
+            if extension is not None:
+                services = self.session.services
+                more = partial(
+                    services.extend,
+                    deadline_s=extension.deadline_s,
+                    budget_usd=extension.budget_usd,
+                )
+                self._tell(more, "Extended; it is noted as a decision.")
+
+        self.app.push_screen(ExtendScreen(view), answered)
+
+    def do_detach(self) -> None:
+        """Leave; the run goes on."""
+        self.planner.do_quit()
+
+    def do_decisions(self) -> None:
+        """Show the decisions of this run."""
+        self.planner.go("decisions")
+
+    def do_newer(self) -> None:
+        """Follow the run launched after this one."""
+        self._step(-1)
+
+    def do_older(self) -> None:
+        """Follow the run launched before this one."""
+        self._step(1)
+
+    def _step(self, by: int) -> None:
+        def go(runs: tuple[RunSummary, ...]) -> None:
+            ids = [run.id for run in runs]
+            here = ids.index(self._feed.run_id) if self._feed.run_id in ids else 0
+            if not 0 <= here + by < len(ids):
+                self.notify("There is no further run.")
+                return
+            self.session.run_id = ids[here + by]
+            self.arrive()
+
+        self.call(self.session.services.runs, go, group="runs")
+
+    def do_copy(self) -> None:
+        """Copy the run as JSON."""
+        if self._feed.view is not None:
+            from planner.wire.to_wire import run_document
+
+            self.planner.copy_document(run_document(self._feed.view))
+
+
+def _limits(view: RunView) -> str:
+    warning = view.warnings[-1] if view.warnings else ""
+    return f"! {warning}" if warning else ""

@@ -1,0 +1,237 @@
+"""A run in lines: how far it is, what it measures, what it costs, how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from textual.content import Content
+
+from planner.core.types import Decision, RunState
+from planner.core.units import format_bytes, format_duration, format_money
+from planner.services.api import RunView, Series
+from planner.tui.run_feed import over
+from planner.tui.text import (
+    Part,
+    count,
+    money_interval,
+    pair,
+    percent,
+    probability,
+    probability_style,
+    rate,
+    row,
+    state_mark,
+    time_interval,
+    time_of_day,
+    wrap,
+)
+from planner.tui.widgets.bars import meter, progress, spark
+from planner.tui.widgets.table import Cells, Column
+
+LABEL = 10
+
+DECISION_COLUMNS = (
+    Column(key="at", label="time", width=8),
+    Column(key="action", label="action", width=22),
+    Column(key="why", label="why", width=0),
+    Column(key="expected", label="expected", width=14, wide=True),
+    Column(key="measured", label="measured", width=14, wide=True),
+    Column(key="mode", label="mode", width=9),
+)
+
+
+def decision_cells(decision: Decision) -> Cells:
+    """A decision as a table row."""
+    return (
+        time_of_day(decision.at, seconds=True),
+        decision.action,
+        decision.why,
+        decision.expected,
+        decision.measured,
+        decision.mode,
+    )
+
+
+def state_parts(view: RunView) -> Content:
+    """`● running  r-7f3k digits  2 x cpu, batch 32`."""
+    summary = view.summary
+    mark, style = state_mark(summary.state)
+    word = summary.state.replace("_", " ")
+    return Content.assemble(
+        (f"{mark} {word}", f"bold {style}"),
+        (f"  {summary.id}", "bold"),
+        (f"  {summary.name}", ""),
+    )
+
+
+def progress_lines(view: RunView, width: int) -> Iterable[Content]:
+    """Steps, a bar, speed against the plan."""
+    total = count(view.steps_total) if view.steps_total else "?"
+    epochs = f"epoch {min(view.epoch + 1, int(view.epochs) or 1)}/{view.epochs:g}"
+    left = row(("step".ljust(LABEL), "$soft"), (f"{count(view.step)} / {total}", "bold"))
+    right = row((epochs, "$soft"), (f" {percent(view.summary.progress, 1):>7}", "bold"))
+    gap = " " * max(width - left.cell_length - right.cell_length, 1)
+    yield Content.assemble(left, gap, right)
+    yield progress(view.summary.progress, width)
+    yield pair("samples/s", *_speed(view), width=LABEL)
+
+
+def _speed(view: RunView) -> list[Part]:
+    planned = view.plan.option.throughput_samples_per_s
+    now = view.samples_per_s
+    plan_text = (f"  plan {count(round(planned.p50))}", "$soft")
+    if now is None:
+        return ["-", plan_text]
+    change = now / planned.p50 - 1 if planned.p50 else 0.0
+    inside = planned.p05 <= now <= planned.p95
+    mark = "" if inside else " !"
+    style = "$soft" if inside else "$warn"
+    return [(count(round(now)), "bold"), plan_text, (f"  {change:+.0%}{mark}", style)]
+
+
+def chart_lines(view: RunView, width: int) -> list[Content]:
+    """Sparklines of what was measured, each with its last value."""
+    lines = []
+    for label, name in _charted(view):
+        series = view.series.get(name)
+        if series is None or not series.values:
+            continue
+        low, high = _range(name, series)
+        value = _last(name, series)
+        room = max(width - LABEL - 9, 8)
+        drawn = spark(series.at_s, series.values, room, low=low, high=high)
+        lines.append(row((label.ljust(LABEL), "$soft"), drawn, (f"{value:>9}", "bold")))
+    return lines
+
+
+def _charted(view: RunView) -> Iterable[tuple[str, str]]:
+    named = (("gpu", "gpu"), ("cpu", "cpu"), ("memory", "memory_bytes"), ("loader", "loader_wait"))
+    for label, name in named:
+        if name in view.series:
+            yield label, name
+    known = {"samples_per_s", *(name for _, name in named)}
+    logged = sorted(set(view.series) - known, key=lambda n: (n != "loss", "loss" in n, n))
+    for name in logged:
+        yield name.replace("_", " ")[: LABEL - 1], name
+
+
+def _range(name: str, series: Series) -> tuple[float | None, float | None]:
+    if name in ("cpu", "gpu", "loader_wait"):
+        return 0.0, max(1.0, *series.values)
+    if name == "memory_bytes":
+        return 0.0, max(series.values) * 1.1
+    return None, None
+
+
+def _last(name: str, series: Series) -> str:
+    value = series.values[-1]
+    if name in ("cpu", "gpu", "loader_wait"):
+        return percent(value)
+    if name == "memory_bytes":
+        return format_bytes(value)
+    return f"{value:.3f}" if abs(value) < 10 else count(value)
+
+
+def checkpoint_line(view: RunView) -> Content:
+    """When the last checkpoint was written, and its size."""
+    at = view.last_checkpoint_at
+    if at is None:
+        return pair("saved", ("no checkpoint yet", "$soft"), width=LABEL)
+    size = f", {format_bytes(view.last_checkpoint_bytes)}" if view.last_checkpoint_bytes else ""
+    return pair("saved", f"checkpoint {time_of_day(at, seconds=True)}{size}", width=LABEL)
+
+
+def money_lines(view: RunView, width: int) -> Iterable[Content]:
+    """Spent and expected, elapsed and left, and the chances."""
+    summary, goal = view.summary, view.plan.goal
+    cap = summary.budget_usd
+    of_cap = f"  of {format_money(cap)} cap" if cap is not None else "  no cap"
+    yield pair("spent", (format_money(summary.spent_usd), "bold"), (of_cap, "$soft"), width=LABEL)
+    if cap is not None:
+        yield meter(summary.spent_usd, cap, width)
+    if over(summary.state):
+        yield from _ended_lines(view)
+        return
+    yield pair("at end", *_at_end(view), width=LABEL)
+    yield pair("rate", rate(view.usd_per_h), ("  while resources are held", "$soft"), width=LABEL)
+    planned = summary.predicted_total_s
+    yield pair(
+        "elapsed",
+        (format_duration(view.elapsed_s), "bold"),
+        (f"  of {format_duration(planned.p50)} planned", "$soft"),
+        width=LABEL,
+    )
+    yield pair("ends", *_ends(view), width=LABEL)
+    if goal.deadline_s is not None:
+        at = summary.created_at + timedelta(seconds=goal.deadline_s)
+        style = probability_style(view.p_deadline, goal.confidence)
+        yield pair(
+            "deadline",
+            time_of_day(at),
+            "  P(on time) ",
+            (probability(view.p_deadline), f"bold {style}"),
+            width=LABEL,
+        )
+    else:
+        yield pair("deadline", ("none", "$soft"), width=LABEL)
+    if view.attempts > 1:
+        yield pair("attempt", f"{view.attempts}", ("  resumed from a checkpoint", "$soft"), width=LABEL)  # fmt: skip
+
+
+def _at_end(view: RunView) -> list[Part]:
+    if view.cost_at_end_usd is None:
+        return [("known after the first steps", "$soft")]
+    parts: list[Part] = [money_interval(view.cost_at_end_usd).strip()]
+    if view.p_budget is not None:
+        parts += [("  P ", "$soft"), probability(view.p_budget)]
+    return parts
+
+
+def _ends(view: RunView) -> list[Part]:
+    if view.summary.state in (RunState.PAUSED, RunState.FAILED, RunState.STOPPED_BY_CAP):
+        return [("stands still; p resumes it", "$warn")]
+    if view.eta_s is None:
+        return [("known after the first steps", "$soft")]
+    now = view.summary.created_at + timedelta(seconds=view.elapsed_s)
+    low, high = view.eta_s.interval()
+    seconds = high < 3600
+    ends = [
+        time_of_day(now + timedelta(seconds=s), seconds=seconds)
+        for s in (view.eta_s.p50, low, high)
+    ]
+    return [(ends[0], "bold"), (f"  [{ends[1]} - {ends[2]}]", "$soft")]
+
+
+def _ended_lines(view: RunView) -> Iterable[Content]:
+    """Predicted against real, once it is over."""
+    summary = view.summary
+    real = summary.total_s if summary.total_s is not None else view.elapsed_s
+    yield pair("real time", (format_duration(real), "bold"), width=LABEL)
+    yield pair("predicted", time_interval(summary.predicted_total_s).strip(), width=LABEL)
+    yield pair("predicted", money_interval(summary.predicted_cost_usd).strip(), width=LABEL)
+    if summary.state is RunState.DONE and summary.within_interval is not None:
+        word = (
+            ("✓ inside", "bold $good") if summary.within_interval else ("! outside", "bold $warn")
+        )
+        yield pair("interval", word, " its 90 % interval", width=LABEL)
+        late = (
+            ("! after the deadline", "bold $bad") if summary.late else ("✓ in time", "bold $good")
+        )
+        if view.plan.goal.deadline_s is not None:
+            yield pair("deadline", late, width=LABEL)
+    if summary.reason:
+        yield from wrap(summary.reason, 36, style="$warn")
+
+
+def metric_line(view: RunView, width: int) -> Content | None:
+    """The last values of what the job logs, as many as fit."""
+    parts: list[Part] = []
+    used = LABEL
+    for name, value in view.metrics.items():
+        text = f"{name.replace('_', ' ')} {value:.4g}   "
+        if used + len(text) > width:
+            break
+        parts.append(text)
+        used += len(text)
+    return pair("logged", *parts, width=LABEL) if parts else None
