@@ -1,0 +1,189 @@
+"""Rows for the predictors: what a configuration or a probe looks like as columns with units.
+
+A table is a mapping of column names to float vectors of equal length. `table` makes one from a
+pandas DataFrame, a numpy structured array, a mapping, or a plain 2-D array in the order of
+`COLUMNS`; so every regressor takes any of them, and pandas is imported by nobody but its user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from planner.core.types import Knobs, ProbeResult, ResourceConfig
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from planner.core.distribution import Array
+
+    Index = NDArray[np.intp]
+
+Table = Mapping[str, "Array"]
+
+COLUMNS: tuple[str, ...] = (
+    "workers",
+    "nodes",
+    "workers_per_node",
+    "micro_batch",
+    "accumulation",
+    "loader_workers",
+    "on_cpu",
+)
+"""Columns of a configuration.
+
+`workers`, `nodes`: counts. `workers_per_node`: workers on the busiest node. `micro_batch`: samples
+of one forward pass of one worker. `accumulation`: forward passes per optimiser step.
+`loader_workers`: data-loading processes per worker; 0 loads in the training process, not-a-number
+means unknown. `on_cpu`: 1 when workers compute on CPU slots, else 0.
+"""
+
+REQUIRED: tuple[str, ...] = ("workers", "micro_batch")
+"""Columns without a default; `workers_per_node` defaults to ceil(workers / nodes)."""
+
+_DEFAULTS = {"nodes": 1.0, "accumulation": 1.0, "loader_workers": float("nan"), "on_cpu": 0.0}
+
+STEADY_CLIP = 3.0
+"""A step is counted as at most so many times the median step; see `mean_step_s`."""
+
+
+def table(X: Any, *, optional: Sequence[str] = ()) -> dict[str, Array]:
+    """The columns of `X` as float vectors, defaults filled in.
+
+    Args:
+        X: DataFrame, structured array, mapping of columns, or 2-D array in `COLUMNS` order.
+        optional: Further columns to take along when they are there.
+
+    Raises:
+        ValueError: A column is missing, lengths differ, or a value is not a positive number.
+    """
+    raw = _raw_columns(X)
+    missing = [name for name in REQUIRED if name not in raw]
+    if missing:
+        raise ValueError(f"missing columns {missing}; there are {sorted(raw)}")
+    result = {name: _vector(raw[name], name) for name in raw if name in (*COLUMNS, *optional)}
+    sizes = {name: len(column) for name, column in result.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"columns differ in length: {sizes}")
+    n = sizes["workers"]
+    for name, default in _DEFAULTS.items():
+        result.setdefault(name, np.full(n, default))
+    result.setdefault("workers_per_node", np.ceil(result["workers"] / result["nodes"]))
+    for name in ("workers", "nodes", "workers_per_node", "micro_batch", "accumulation"):
+        if not np.all(result[name] > 0):  # also false for NaN
+            raise ValueError(f"column {name!r} must hold positive numbers")
+    return result
+
+
+def _raw_columns(X: Any) -> dict[str, Any]:
+    names = getattr(getattr(X, "dtype", None), "names", None)
+    if names:  # numpy structured array
+        return {name: X[name] for name in names}
+    if isinstance(X, Mapping):
+        return dict(X)
+    if hasattr(X, "columns"):  # pandas, polars
+        return {str(name): np.asarray(X[name]) for name in X.columns}
+    values = np.asarray(X, dtype=float)
+    if values.ndim != 2 or values.shape[1] != len(COLUMNS):
+        raise ValueError(
+            f"a plain array needs shape (n, {len(COLUMNS)}), columns {', '.join(COLUMNS)};"
+            f" got {values.shape}"
+        )
+    return {name: values[:, i] for i, name in enumerate(COLUMNS)}
+
+
+def _vector(values: Any, name: str) -> Array:
+    column = np.asarray(values, dtype=float)
+    if column.ndim != 1:
+        raise ValueError(f"column {name!r} must be a vector, got shape {column.shape}")
+    return column
+
+
+def targets(y: Any, n: int, *, unit: str) -> Array:
+    """`y` as n positive finite floats.
+
+    Raises:
+        ValueError: Wrong length, or a value that cannot be a time or a size.
+    """
+    values = np.asarray(y, dtype=float)
+    if values.shape != (n,):
+        raise ValueError(f"y needs shape ({n},), got {values.shape}")
+    if n == 0:
+        raise ValueError("need at least one row to fit")
+    if not np.all(np.isfinite(values) & (values > 0)):
+        raise ValueError(f"y must be positive and finite, in {unit}")
+    return values
+
+
+def take(columns: Table, rows: Index | Sequence[int]) -> dict[str, Array]:
+    """Some rows of a table, by index or by mask."""
+    index = np.asarray(rows)
+    return {name: column[index] for name, column in columns.items()}
+
+
+def config_table(configs: Sequence[tuple[ResourceConfig, Knobs]]) -> dict[str, Array]:
+    """Configurations as a table with `COLUMNS`."""
+    rows = [
+        (
+            r.nodes * r.workers_per_node,
+            r.nodes,
+            r.workers_per_node,
+            k.micro_batch,
+            k.accumulation,
+            k.loader_workers,
+            0.0 if r.gpu else 1.0,
+        )
+        for r, k in configs
+    ]
+    values = np.asarray(rows, dtype=float).reshape(len(rows), len(COLUMNS))
+    return {name: values[:, i] for i, name in enumerate(COLUMNS)}
+
+
+def probe_table(probes: Sequence[ProbeResult]) -> dict[str, Array]:
+    """Probes as a table: `COLUMNS` and `loader_wait_s` (s per optimiser step, NaN when unseen)."""
+    columns = config_table([(p.resources, p.knobs) for p in probes])
+    waits = [np.nan if p.loader_wait_s is None else p.loader_wait_s for p in probes]
+    columns["loader_wait_s"] = np.asarray(waits, dtype=float)
+    return columns
+
+
+def is_measured(probe: ProbeResult) -> bool:
+    """Whether a probe ended well and holds usable step times."""
+    return probe.state == "ok" and any(t > 0 for t in probe.step_time_s)
+
+
+def mean_step_s(probe: ProbeResult) -> float:
+    """Mean steady step time of a probe, s.
+
+    The mean, not the median, since a run's time is a sum of steps; steps beyond `STEADY_CLIP`
+    medians are counted as that much, so that one hiccup of the machine in 30 steps is not taken
+    for 3 % of every epoch.
+    """
+    times = np.asarray([t for t in probe.step_time_s if t > 0], dtype=float)
+    return float(np.minimum(times, STEADY_CLIP * np.median(times)).mean())
+
+
+def step_weight(probe: ProbeResult, sigma: float) -> float:
+    """Weight in (0, 1] of a probe's mean: how much of its log-variance is not sampling error.
+
+    Args:
+        probe: A measured probe.
+        sigma: Standard deviation of the logarithm between two trials of one configuration.
+    """
+    times = np.asarray([t for t in probe.step_time_s if t > 0], dtype=float)
+    spread = float(np.std(np.log(times))) if len(times) > 1 else 0.3
+    # Step times are correlated (a slow second slows several): count a third of them.
+    sampling = spread / np.sqrt(max(len(times) / 3, 1.0))
+    return float(1.0 / (1.0 + (sampling / sigma) ** 2))
+
+
+def machine_key(resources: ResourceConfig) -> str:
+    """What step times compare by: the GPU type, or for CPUs the place they belong to.
+
+    Two CPU pools have nothing in common but the name; the same GPU type has.
+    """
+    if resources.gpu:
+        return resources.gpu
+    return "/".join(("cpu", resources.runner, resources.pool, resources.instance_type or ""))

@@ -1,0 +1,343 @@
+"""`ProbedJobPredictor`: everything an estimate needs of one job, fitted on its probes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from planner.core.distribution import I50, Distribution, Evidence, Z
+from planner.core.errors import EvidenceError
+from planner.core.types import (
+    Bottleneck,
+    Knobs,
+    ModelCard,
+    Prediction,
+    ProbeResult,
+    ResourceConfig,
+    WorkLoad,
+)
+from predictors import features, run_time
+from predictors.conformal import Calibration, calibrate
+from predictors.memory import MemoryRegressor
+from predictors.run_time import RunParts
+from predictors.step_law import compute_per_sample_s
+from predictors.step_time import StepTimeRegressor
+from predictors.transfer import Ratio, machine_ratio
+
+if TYPE_CHECKING:
+    from planner.core.distribution import Array
+
+Config = tuple[ResourceConfig, Knobs]
+_NEARLY_FULL = 0.9
+"""Share of the memory from which a configuration counts as bound by it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Machine:
+    """Models of one kind of machine."""
+
+    step: StepTimeRegressor
+    memory: MemoryRegressor | None
+    parts: RunParts
+    probed: frozenset[tuple[int, int, int]]
+    rows: int
+
+
+class ProbedJobPredictor:
+    """Predicts whole runs of one job from its probes; see `predictors.base.JobPredictor`.
+
+    Configurations on a kind of machine that this job was probed on use that machine's own law.
+    Others are carried over from the machine with most probes, by the ratio that other jobs showed
+    (`predictors.transfer`), with an error to match.
+
+    Args:
+        history: Kept probes of other jobs.
+        finished: Predicted and real whole-run times (s) of finished runs.
+        seed: Everything drawn at random follows from it.
+    """
+
+    def __init__(
+        self,
+        *,
+        history: Sequence[ProbeResult] = (),
+        finished: Sequence[tuple[Distribution, float]] = (),
+        seed: int = 0,
+    ) -> None:
+        self.history = tuple(history)
+        self.finished = tuple(finished)
+        self.seed = seed
+
+    # ---- fitting
+
+    def fit(self, probes: Sequence[ProbeResult]) -> Self:
+        """Learn from this job's probes.
+
+        Raises:
+            EvidenceError: No probe ended well.
+        """
+        good = [p for p in probes if features.is_measured(p)]
+        if not good:
+            raise EvidenceError(_no_evidence(probes), hint=_NO_EVIDENCE_HINT)
+        own = {p.fingerprint for p in probes}
+        self.others_ = tuple(p for p in self.history if p.fingerprint not in own)
+        self.calibration_: Calibration = calibrate(self.finished)
+        self.probes_ = tuple(probes)
+        keys = dict.fromkeys(features.machine_key(p.resources) for p in good)
+        self.machines_ = {key: self._fit_machine(key, probes) for key in keys}
+        self.base_ = max(self.machines_, key=lambda key: self.machines_[key].rows)
+        self._ratios: dict[str, Ratio] = {}
+        return self
+
+    def _fit_machine(self, key: str, probes: Sequence[ProbeResult]) -> _Machine:
+        here = [p for p in probes if features.machine_key(p.resources) == key]
+        good = [p for p in here if features.is_measured(p)]
+        step = StepTimeRegressor(random_state=self.seed)
+        step.fit(*_step_rows(good, step.trial_sigma))
+        return _Machine(
+            step=step,
+            memory=self._fit_memory(here),
+            parts=run_time.parts_of(good),
+            probed=frozenset(_shape(p.resources, p.knobs) for p in good),
+            rows=len(good),
+        )
+
+    def _fit_memory(self, probes: Sequence[ProbeResult]) -> MemoryRegressor | None:
+        """A line through the peaks; None when no probe that ended well measured one."""
+        rows = _memory_rows(probes)
+        if not any(not failed for _, _, failed in rows):
+            return None
+        columns = features.probe_table([p for p, _, _ in rows])
+        peaks = [peak for _, peak, _ in rows]
+        failed = [failed for _, _, failed in rows]
+        return MemoryRegressor(random_state=self.seed).fit(columns, peaks, failed)
+
+    # ---- predicting
+
+    def predict(self, configs: Sequence[Config], work: WorkLoad) -> list[Prediction]:
+        """What each configuration would do with the whole job, in the order given."""
+        groups: dict[str, list[int]] = {}
+        for i, (resources, _) in enumerate(configs):
+            groups.setdefault(features.machine_key(resources), []).append(i)
+        result: list[Prediction | None] = [None] * len(configs)
+        for key, rows in groups.items():
+            predicted = self._predict_machine(key, [configs[i] for i in rows], work)
+            for i, prediction in zip(rows, predicted, strict=True):
+                result[i] = prediction
+        return [p for p in result if p is not None]
+
+    def _predict_machine(
+        self, key: str, configs: Sequence[Config], work: WorkLoad
+    ) -> list[Prediction]:
+        machine = self.machines_.get(key) or self.machines_[self.base_]
+        ratio = self._ratio(key)
+        columns = features.config_table(configs)
+        step = _step_quantiles(machine.step, columns, ratio)
+        batches = np.asarray([k.global_batch for _, k in configs], dtype=float)
+        plan = run_time.steps_of(columns, batches, work.samples)
+        per_epoch = plan.full + plan.has_last * _last_share(machine.step, columns, plan)
+        sample_s = float(compute_per_sample_s(machine.step.theta_[:1], machine.step.scale_)[0])
+        run = run_time.run_quantiles(
+            machine.parts,
+            configs,
+            columns,
+            work,
+            epoch_s=step * per_epoch[:, None],
+            sample_s=np.full(len(configs), sample_s * np.exp(ratio.log_mean)),
+        )
+        memory, p_oom = self._memory(machine, configs, columns)
+        return self._assemble(
+            step=step,
+            run=run,
+            memory=memory,
+            p_oom=p_oom,
+            bounds=_bottlenecks(machine.step, columns, configs, memory, ratio),
+            evidence=[self._evidence(key, machine, ratio, r, k) for r, k in configs],
+        )
+
+    def _assemble(
+        self,
+        *,
+        step: Array,
+        run: Array,
+        memory: Array,
+        p_oom: Array,
+        bounds: Sequence[Bottleneck],
+        evidence: Sequence[Evidence],
+    ) -> list[Prediction]:
+        calibration = self.calibration_
+        step_rows = calibration.widen(step).tolist()
+        run_rows = calibration.widen(run).tolist()
+        return [
+            Prediction(
+                step_time_s=Distribution(quantiles=tuple(step_rows[i]), evidence=evidence[i]),
+                run_s=Distribution(quantiles=tuple(run_rows[i]), evidence=evidence[i]),
+                memory_bytes=Distribution(quantiles=tuple(peak), evidence=evidence[i]),
+                p_oom=float(p_oom[i]),
+                bottleneck=bounds[i],
+                evidence=evidence[i],
+                interval_method=calibration.method,
+                calibrated=calibration.radius is not None,
+                n_calibration=calibration.n,
+            )
+            for i, peak in enumerate(memory.tolist())
+        ]
+
+    def _ratio(self, key: str) -> Ratio:
+        if key in self.machines_:
+            return Ratio()
+        if key not in self._ratios:
+            self._ratios[key] = machine_ratio(self.others_, self.base_, key, seed=self.seed)
+        return self._ratios[key]
+
+    def _evidence(
+        self, key: str, machine: _Machine, ratio: Ratio, resources: ResourceConfig, knobs: Knobs
+    ) -> Evidence:
+        if key in self.machines_:
+            return "probe" if _shape(resources, knobs) in machine.probed else "transfer"
+        return "history" if ratio.jobs else "prior"
+
+    def _memory(
+        self, machine: _Machine, configs: Sequence[Config], columns: features.Table
+    ) -> tuple[Array, Array]:
+        """Quantiles of a worker's peak, bytes, and the probability that it does not fit."""
+        if machine.memory is None:
+            return np.zeros((len(configs), len(Z))), np.zeros(len(configs))
+        capacity = np.asarray([self._capacity_bytes(r) for r, _ in configs])
+        peaks = machine.memory.predict_distribution(columns)
+        return peaks, machine.memory.p_oom(columns, capacity)
+
+    def _capacity_bytes(self, resources: ResourceConfig) -> float:
+        """What a worker may use, bytes; infinite when nothing says so."""
+        limit = float("inf")
+        if resources.gpu_memory_bytes:
+            return float(resources.gpu_memory_bytes)
+        if not resources.gpu and resources.memory_bytes_per_node:
+            limit = resources.memory_bytes_per_node / resources.workers_per_node
+        key = features.machine_key(resources)
+        shape = (resources.nodes, resources.workers_per_node)
+        alike = [
+            float(p.capacity_bytes)
+            for p in self.probes_
+            if p.capacity_bytes
+            and features.machine_key(p.resources) == key
+            and (resources.gpu or (p.resources.nodes, p.resources.workers_per_node) == shape)
+        ]
+        return min([limit, *alike])
+
+    # ---- telling
+
+    def card(self) -> ModelCard:
+        """What it was fitted on, and its error on probes left out one by one."""
+        time_errors: list[float] = []
+        memory_errors: list[float] = []
+        for key in self.machines_:
+            here = [p for p in self.probes_ if features.machine_key(p.resources) == key]
+            good = [p for p in here if features.is_measured(p)]
+            rows = [p for p, _, failed in _memory_rows(here) if not failed]
+            if len({_shape(p.resources, p.knobs) for p in good}) > 1:
+                fresh = StepTimeRegressor(random_state=self.seed)
+                columns, y, weight = _step_rows(good, fresh.trial_sigma)
+                guess = fresh.leave_one_out(columns, y, weight)
+                time_errors += list(np.abs(guess / y - 1))
+            if len({p.knobs.micro_batch for p in rows}) > 1:
+                peaks = np.asarray([float(_peak_bytes(p) or 0) for p in rows])
+                left = MemoryRegressor(random_state=self.seed).leave_one_out(
+                    features.probe_table(rows), peaks
+                )
+                memory_errors += list(np.abs(left / peaks - 1))
+        calibration = self.calibration_
+        return ModelCard(
+            id="step-law-map-1",
+            n_train=sum(machine.rows for machine in self.machines_.values()),
+            coverage=calibration.coverage,
+            time_mape=float(np.mean(time_errors)) if time_errors else None,
+            memory_mape=float(np.mean(memory_errors)) if memory_errors else None,
+        )
+
+
+_NO_EVIDENCE_HINT = (
+    "see why under `probes[].error` (--json) or in the probe's log; correct the command or the"
+    " data, or allow smaller micro-batches, and estimate again"
+)
+
+
+def _no_evidence(probes: Sequence[ProbeResult]) -> str:
+    if not probes:
+        return "there is no probe to predict from"
+    reasons = dict.fromkeys(f"{p.state}: {p.error or 'no reason given'}" for p in probes)
+    shown = "; ".join(list(reasons)[:3])
+    return f"none of {len(probes)} probes ended well ({shown})"
+
+
+def _shape(resources: ResourceConfig, knobs: Knobs) -> tuple[int, int, int]:
+    return resources.nodes, resources.workers_per_node, knobs.micro_batch
+
+
+def _step_rows(
+    probes: Sequence[ProbeResult], trial_sigma: float
+) -> tuple[dict[str, Array], Array, Array]:
+    """Table, mean step times (s) and weights of measured probes."""
+    y = np.asarray([features.mean_step_s(p) for p in probes])
+    weight = np.asarray([features.step_weight(p, trial_sigma) for p in probes])
+    return features.probe_table(probes), y, weight
+
+
+def _peak_bytes(probe: ProbeResult) -> int | None:
+    """The peak from inside, or what was seen from outside when that is all there is."""
+    return probe.peak_device_bytes or probe.peak_outside_bytes
+
+
+def _memory_rows(probes: Sequence[ProbeResult]) -> list[tuple[ProbeResult, float, bool]]:
+    """Probes that say something of memory: its peak, or the capacity it went beyond (True)."""
+    rows: list[tuple[ProbeResult, float, bool]] = []
+    for probe in probes:
+        peak = _peak_bytes(probe)
+        if probe.state == "ok" and peak:
+            rows.append((probe, float(peak), False))
+        elif probe.state == "oom" and (bound := probe.capacity_bytes or peak):
+            rows.append((probe, float(bound), True))
+    return rows
+
+
+def _step_quantiles(model: StepTimeRegressor, columns: features.Table, ratio: Ratio) -> Array:
+    """Quantiles of the step time without drift, s, shape (n, len(LEVELS))."""
+    centre, low, high = model.log_moments(columns)
+    z = np.asarray(Z)
+    sigma = np.where(z < 0, np.hypot(low, ratio.log_sd)[:, None], 0.0)
+    sigma = sigma + np.where(z >= 0, np.hypot(high, ratio.log_sd)[:, None], 0.0)
+    result: Array = np.exp(centre[:, None] + ratio.log_mean + sigma * z)
+    return result
+
+
+def _last_share(model: StepTimeRegressor, columns: features.Table, plan: run_time.Steps) -> Array:
+    """Time of an epoch's last, shorter step as a share of a full one."""
+    last = dict(columns)
+    last["micro_batch"] = plan.last_micro_batch
+    last["accumulation"] = plan.last_accumulation
+    result: Array = model.terms(last).step / model.terms(columns).step
+    return result
+
+
+def _bottlenecks(
+    model: StepTimeRegressor,
+    columns: features.Table,
+    configs: Sequence[Config],
+    memory: Array,
+    ratio: Ratio,
+) -> list[Bottleneck]:
+    """What a step waits for most: data, other workers, or the processor (`gpu`, also on CPUs)."""
+    if ratio.log_sd > 0 and ratio.jobs == 0:
+        return ["unknown"] * len(configs)
+    found = model.terms(columns)
+    computing = found.step - found.exposed_load - found.exposed_sync
+    largest = np.argmax(np.stack([computing, found.exposed_load, found.exposed_sync]), axis=0)
+    names: tuple[Bottleneck, ...] = ("gpu", "loader", "network")
+    result = [names[i] for i in largest]
+    for i, (resources, _) in enumerate(configs):
+        capacity = resources.gpu_memory_bytes
+        if capacity and memory[i, I50] > _NEARLY_FULL * capacity:
+            result[i] = "memory"
+    return result

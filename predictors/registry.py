@@ -1,0 +1,28 @@
+"""Where callers get a predictor from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from planner.core.distribution import Distribution
+    from planner.core.types import ProbeResult
+    from predictors.base import JobPredictor
+
+
+def job_predictor(
+    history: Sequence[ProbeResult] = (),
+    finished: Sequence[tuple[Distribution, float]] = (),
+    seed: int = 0,
+) -> JobPredictor:
+    """A predictor for one job, not fitted yet.
+
+    Args:
+        history: Kept probes of other jobs (this job's own are left out by fingerprint).
+        finished: Predicted whole-run time and real one, s, of runs that finished.
+        seed: The same evidence and seed give the same predictions.
+    """
+    from predictors.job import ProbedJobPredictor
+
+    return ProbedJobPredictor(history=history, finished=finished, seed=seed)

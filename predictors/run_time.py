@@ -1,0 +1,207 @@
+"""Whole runs: start, steps, evaluations, checkpoints and finish, added up as distributions.
+
+::
+
+    run = start + epochs (steps T) + evaluations + checkpoints + finish
+
+Parts are seconds at the probes' machine speed, so that their errors are independent and add in
+quadrature; steps share theirs and add as they are. Drift of the machine between probe and run
+multiplies the whole and is added last (`predictors.conformal`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from planner.core.distribution import I50, LEVELS, Z, add_independent
+from planner.core.types import Knobs, ProbeResult, ResourceConfig, WorkLoad
+from predictors.features import Table, is_measured, mean_step_s
+
+if TYPE_CHECKING:
+    from planner.core.distribution import Array
+
+_FORWARD_SHARE = 1 / 3
+"""Evaluating a sample costs a forward pass: a third of training on it."""
+_EVALUATED_SHARE = 0.6
+"""Share of the non-training samples seen at each epoch's end (the rest is the test split)."""
+_EVALUATION_LOG_SD = 0.6
+_FINISH_LOG_SD = 0.6
+_UNSEEN_START_S, _UNSEEN_CHECKPOINT_S = 10.0, 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A measured part of a run by worker count: pairs of (workers, s), and its noise."""
+
+    seen: tuple[tuple[int, float], ...]
+    log_sd: float
+    unseen_s: float = 0.0
+    unseen_log_sd: float = 1.0
+
+    def at(self, workers: Array) -> tuple[Array, Array]:
+        """Median (s) and standard deviation of the logarithm: that of the nearest worker count."""
+        if not self.seen:
+            return np.full(len(workers), self.unseen_s), np.full(len(workers), self.unseen_log_sd)
+        counts = np.asarray([w for w, _ in self.seen], dtype=float)
+        logs = np.log(np.maximum([s for _, s in self.seen], 1e-6))
+        median, sd = np.empty(len(workers)), np.empty(len(workers))
+        for value in np.unique(workers):
+            distance = np.abs(np.log2(counts / value))
+            nearest = distance == distance.min()
+            here = workers == value
+            median[here] = np.exp(logs[nearest].mean())
+            sd[here] = self.log_sd + 0.15 * distance.min()
+        return median, sd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunParts:
+    """What probes showed of everything but the steps.
+
+    Attributes:
+        start: From launch to the first step.
+        tail: After an epoch's last batch, on `tail_samples` samples (None when unknown).
+        checkpoint: Writing one.
+        rest: What a probe's wall time holds besides: slower first steps, leaving.
+    """
+
+    start: Part
+    tail: Part
+    tail_samples: float | None
+    checkpoint: Part
+    rest: Part
+
+
+def parts_of(probes: Sequence[ProbeResult]) -> RunParts:
+    """Learn the parts from the probes that ended well."""
+    good = [p for p in probes if is_measured(p)]
+
+    def seen(values: Sequence[float | None]) -> tuple[tuple[int, float], ...]:
+        pairs = zip(good, values, strict=True)
+        return tuple((p.resources.workers, v) for p, v in pairs if v is not None and v >= 0)
+
+    sizes = [p.tail_samples for p in good if p.tail_s is not None and p.tail_samples]
+    return RunParts(
+        start=Part(seen=seen([p.start_s for p in good]), log_sd=0.15, unseen_s=_UNSEEN_START_S),
+        tail=Part(seen=seen([p.tail_s for p in good]), log_sd=0.2),
+        tail_samples=float(np.mean(sizes)) if sizes else None,
+        checkpoint=Part(
+            seen=seen([p.checkpoint_s for p in good]), log_sd=0.4, unseen_s=_UNSEEN_CHECKPOINT_S
+        ),
+        rest=Part(seen=seen([_rest_s(p) for p in good]), log_sd=0.4, unseen_s=1.0),
+    )
+
+
+def _rest_s(probe: ProbeResult) -> float | None:
+    """Wall time of a probe that nothing else accounts for, s; None when it was not timed."""
+    if probe.wall_s <= 0 or probe.start_s is None:
+        return None
+    stepping = probe.warmup_steps * mean_step_s(probe) + sum(probe.step_time_s)
+    known = probe.start_s + stepping + (probe.tail_s or 0.0) + (probe.checkpoint_s or 0.0)
+    return max(probe.wall_s - known, 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """How an epoch falls into optimiser steps, arrays of shape (n,).
+
+    `full` steps of the whole global batch; then one of `last_micro_batch` samples a worker in
+    `last_accumulation` passes, where `has_last`.
+    """
+
+    full: Array
+    has_last: Array
+    last_micro_batch: Array
+    last_accumulation: Array
+
+
+def steps_of(columns: Table, global_batch: Array, samples: int) -> Steps:
+    """Steps of one epoch, as the training-script contract divides it (docs/training-script.md).
+
+    The last, shorter step is kept; one with fewer than two samples a worker joins the step before.
+    """
+    workers, micro_batch = columns["workers"], columns["micro_batch"]
+    full = np.floor(samples / global_batch)
+    left = samples - full * global_batch
+    alone = (left >= 2 * workers) | ((full == 0) & (left > 0))
+    accumulation = np.maximum(np.ceil(left / (workers * micro_batch)), 1.0)
+    each = np.maximum(left, 1.0) / (workers * accumulation)
+    return Steps(
+        full=full,
+        has_last=alone,
+        last_micro_batch=np.where(alone, each, micro_batch),
+        last_accumulation=np.where(alone, accumulation, columns["accumulation"]),
+    )
+
+
+def run_quantiles(
+    parts: RunParts,
+    configs: Sequence[tuple[ResourceConfig, Knobs]],
+    columns: Table,
+    work: WorkLoad,
+    *,
+    epoch_s: Array,
+    sample_s: Array,
+) -> Array:
+    """Quantiles of the whole run, s, without drift; shape (n, len(LEVELS)).
+
+    Args:
+        parts: What the probes showed.
+        configs: Configurations, for their checkpoint interval.
+        columns: The same as a table.
+        work: How much there is to do.
+        epoch_s: Quantiles of the steps of one epoch, s, shape (n, len(LEVELS)).
+        sample_s: Training time of one sample on one worker, s, shape (n,).
+    """
+    workers = columns["workers"]
+    training = work.epochs * epoch_s
+    evaluation = _evaluation(parts, workers, work, sample_s)
+    evaluations = np.ceil(work.epochs) * evaluation
+    interval = np.asarray([k.checkpoint_interval_s for _, k in configs], dtype=float)
+    wanted = np.where(interval > 0, training[:, I50] / np.maximum(interval, 1e-9), 0.0)
+    checkpoints = (np.floor(wanted) + 1)[:, None] * _lognormal(*parts.checkpoint.at(workers))
+    total = add_independent(training, _lognormal(*parts.start.at(workers)))
+    for part in (evaluations, checkpoints, _lognormal(*parts.rest.at(workers))):
+        total = add_independent(total, part)
+    return add_independent(total, _final_evaluation(evaluation))
+
+
+def _evaluation(parts: RunParts, workers: Array, work: WorkLoad, sample_s: Array) -> Array:
+    """What follows an epoch on the whole data, from what followed it on the slice; quantiles, s.
+
+    The slice's tail is a fixed part and a part per sample, and one slice cannot tell them apart.
+    The part per sample is put at a forward pass, with a wide error, and never above all of the
+    tail that was seen; the rest of that is fixed and does not grow with the data.
+    """
+    tail, tail_sd = parts.tail.at(workers)
+    seen_samples, all_samples = parts.tail_samples, work.tail_samples
+    measured = _lognormal(tail, tail_sd)
+    if not parts.tail.seen and all_samples == 0:
+        return np.zeros((len(workers), len(LEVELS)))
+    each = _lognormal(
+        _EVALUATED_SHARE * _FORWARD_SHARE * sample_s, np.full(len(workers), _EVALUATION_LOG_SD)
+    )
+    if not parts.tail.seen:
+        return each * all_samples
+    if seen_samples is None or all_samples == 0:
+        return measured
+    each = np.minimum(each, tail[:, None] / seen_samples)
+    grown = np.maximum.accumulate(each * (all_samples - seen_samples), axis=1)
+    if all_samples < seen_samples:
+        grown = np.sort(each * (all_samples - seen_samples), axis=1)
+    return np.maximum(add_independent(measured, grown), 0.0)
+
+
+def _final_evaluation(evaluation: Array) -> Array:
+    """The test at the end, which no probe sees: about one more evaluation, give or take."""
+    median = evaluation[:, I50]
+    return _lognormal(median, np.full(len(median), _FINISH_LOG_SD))
+
+
+def _lognormal(median: Array, sd: Array) -> Array:
+    result: Array = median[:, None] * np.exp(sd[:, None] * np.asarray(Z))
+    return result
