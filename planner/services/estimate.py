@@ -39,6 +39,7 @@ from planner.services.estimatewarnings import (
 from planner.services.evidence import Evidence, gather
 from planner.services.fingerprint import job_fingerprint
 from planner.services.jobenv import uses_placeholder
+from planner.services.runs import finished_runs
 from planner.services.study import Study, look
 from planner.store.codec import to_json
 from planner.store.files import load, save
@@ -204,10 +205,6 @@ class Estimator:
         )
 
     def _finished(self) -> tuple[tuple[Distribution, float], ...]:
-        try:
-            from planner.services.runs import finished_runs
-        except ImportError:
-            return ()
         return tuple(finished_runs(self._state.path))
 
     # ---- afterwards
