@@ -25,7 +25,7 @@ from predictors.memory import MemoryRegressor
 from predictors.run_time import RunParts
 from predictors.step_law import compute_per_sample_s
 from predictors.step_time import StepTimeRegressor
-from predictors.transfer import Ratio, machine_ratio
+from predictors.transfer import Ratio, learn_residual, machine_ratio
 
 if TYPE_CHECKING:
     from planner.core.distribution import Array
@@ -78,13 +78,15 @@ class ProbedJobPredictor:
         Raises:
             EvidenceError: No probe ended well.
         """
+        probes = _unique(probes)
         good = [p for p in probes if features.is_measured(p)]
         if not good:
             raise EvidenceError(_no_evidence(probes), hint=_NO_EVIDENCE_HINT)
         own = {p.fingerprint for p in probes}
         self.others_ = tuple(p for p in self.history if p.fingerprint not in own)
         self.calibration_: Calibration = calibrate(self.finished)
-        self.probes_ = tuple(probes)
+        self.probes_ = probes
+        self.residual_ = learn_residual([*self.others_, *probes], seed=self.seed)
         keys = dict.fromkeys(features.machine_key(p.resources) for p in good)
         self.machines_ = {key: self._fit_machine(key, probes) for key in keys}
         self.base_ = max(self.machines_, key=lambda key: self.machines_[key].rows)
@@ -94,7 +96,7 @@ class ProbedJobPredictor:
     def _fit_machine(self, key: str, probes: Sequence[ProbeResult]) -> _Machine:
         here = [p for p in probes if features.machine_key(p.resources) == key]
         good = [p for p in here if features.is_measured(p)]
-        step = StepTimeRegressor(random_state=self.seed)
+        step = StepTimeRegressor(residual=self.residual_, random_state=self.seed)
         step.fit(*_step_rows(good, step.trial_sigma))
         return _Machine(
             step=step,
@@ -238,7 +240,7 @@ class ProbedJobPredictor:
             good = [p for p in here if features.is_measured(p)]
             rows = [p for p, _, failed in _memory_rows(here) if not failed]
             if len({_shape(p.resources, p.knobs) for p in good}) > 1:
-                fresh = StepTimeRegressor(random_state=self.seed)
+                fresh = StepTimeRegressor(residual=self.residual_, random_state=self.seed)
                 columns, y, weight = _step_rows(good, fresh.trial_sigma)
                 guess = fresh.leave_one_out(columns, y, weight)
                 time_errors += list(np.abs(guess / y - 1))
@@ -250,8 +252,10 @@ class ProbedJobPredictor:
                 memory_errors += list(np.abs(left / peaks - 1))
         calibration = self.calibration_
         return ModelCard(
-            id="step-law-map-1",
-            n_train=sum(machine.rows for machine in self.machines_.values()),
+            id="step-law-1+trees" if self.residual_ else "step-law-1",
+            n_train=self.residual_.rows
+            if self.residual_
+            else sum(m.rows for m in self.machines_.values()),
             coverage=calibration.coverage,
             time_mape=float(np.mean(time_errors)) if time_errors else None,
             memory_mape=float(np.mean(memory_errors)) if memory_errors else None,
@@ -270,6 +274,14 @@ def _no_evidence(probes: Sequence[ProbeResult]) -> str:
     reasons = dict.fromkeys(f"{p.state}: {p.error or 'no reason given'}" for p in probes)
     shown = "; ".join(list(reasons)[:3])
     return f"none of {len(probes)} probes ended well ({shown})"
+
+
+def _unique(probes: Sequence[ProbeResult]) -> tuple[ProbeResult, ...]:
+    """Probes without repetition: the same trial listed twice is not twice the evidence."""
+    seen: dict[tuple[str, str, object], ProbeResult] = {}
+    for probe in probes:
+        seen.setdefault((probe.fingerprint, probe.id, probe.measured_at), probe)
+    return tuple(seen.values())
 
 
 def _shape(resources: ResourceConfig, knobs: Knobs) -> tuple[int, int, int]:

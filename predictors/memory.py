@@ -11,6 +11,7 @@ import numpy as np
 from planner.core.distribution import Z
 from predictors.estimator import Estimator
 from predictors.features import Table, table, take, targets
+from predictors.misfit import half_spread
 from predictors.posterior import optimise, perturbations
 
 if TYPE_CHECKING:
@@ -168,9 +169,7 @@ class MemoryRegressor(Estimator):
         outside = np.maximum(m - np.log2(self.range_[1]), 0.0)
         outside += np.maximum(np.log2(self.range_[0]) - m, 0.0)
         extra = np.hypot(self.sigma, self.octave_sigma * outside)
-        count = max(len(deviation), 1)
-        low = np.sqrt(2 * (np.minimum(deviation, 0.0) ** 2).sum(axis=0) / count)
-        high = np.sqrt(2 * (np.maximum(deviation, 0.0) ** 2).sum(axis=0) / count)
+        low, high = half_spread(deviation, below=True), half_spread(deviation, below=False)
         return centre, np.hypot(low, extra), np.hypot(high, extra)
 
     def to_json(self) -> dict[str, Any]:

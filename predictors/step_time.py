@@ -8,23 +8,22 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from planner.core.distribution import Z
-from predictors import step_law
+from predictors import residual, step_law
 from predictors.estimator import Estimator
 from predictors.features import COLUMNS, Table, table, take, targets
+from predictors.misfit import half_spread, interpolate, octaves_outside
 from predictors.posterior import Fit, optimise, perturbations
+from predictors.residual import ResidualModel
 from predictors.step_law import Scale
 
 if TYPE_CHECKING:
     from planner.core.distribution import Array
     from predictors.features import Index
-    from predictors.residual import ResidualModel
 
 _FREEDOM = 4.0
 """Weight of the prior misfit against the residuals, in rows."""
 _WAIT_SIGMA = 0.03
 """Error of a measured loading wait, as a fraction of the step."""
-_LENGTH = (1.0, 1.0, 1.0, 1.5)
-"""Octaves of workers per node, nodes, micro-batch, accumulation over which misfit is alike."""
 _CHUNK = 4096
 
 
@@ -135,18 +134,47 @@ class StepTimeRegressor(Estimator):
         Raises:
             ValueError: Fewer than two rows.
         """
+        return self.leave_one_out_rows(X, y, sample_weight)[0]
+
+    def leave_one_out_rows(
+        self, X: Any, y: Any, sample_weight: Any = None
+    ) -> tuple[Array, Array, Array]:
+        """What a law that had not seen a row says of it: what a residual model is trained on.
+
+        Returns:
+            Median predictions (s), those of the law alone (s), and features of the residual
+            model, shape (n, len(residual.FEATURES)).
+
+        Raises:
+            ValueError: Fewer than two rows.
+        """
         columns = table(X, optional=("loader_wait_s",))
         y = targets(y, len(columns["workers"]), unit="s")
         if len(y) < 2:
             raise ValueError("leaving one out needs at least two rows")
+        fresh = type(self)(**self.get_params())
+        fresh.scale_ = step_law.scale_of(columns, y)
+        fresh.misfit_sigma_ = float(self.misfit_sigma)
         weight = _weights(sample_weight, len(y))
         keep = 1.0 - np.eye(len(y))
-        self.scale_ = step_law.scale_of(columns, y)
-        self.misfit_sigma_ = float(self.misfit_sigma)
-        fit = self._optimise(columns, y, weight, members=len(y), keep=keep)
-        law = step_law.terms(fit.theta, columns, self.scale_).step
-        result: Array = np.exp(np.log(np.diag(law)) + self._correction(columns))
-        return result
+        theta = fresh._optimise(columns, y, weight, members=len(y), keep=keep).theta
+        log_law = np.log(step_law.terms(theta, columns, fresh.scale_).step)
+        features = residual.features(theta, columns, fresh.scale_)
+        learned = np.zeros(len(y)) if self.residual is None else self.residual.predict(features)
+        misses = np.log(y) - log_law - learned
+        noise = self.trial_sigma**2 / weight
+        local = np.zeros(len(y))
+        for i in range(len(y)):
+            others = np.flatnonzero(keep[i])
+            weights, _ = interpolate(
+                take(columns, [i]),
+                take(columns, others),
+                sigma=fresh.misfit_sigma_,
+                noise=noise[others],
+            )
+            local[i] = weights[0] @ misses[i, others]
+        law = np.exp(np.diag(log_law))
+        return law * np.exp(learned + local), law, features
 
     # ---- fitting
 
@@ -162,6 +190,7 @@ class StepTimeRegressor(Estimator):
         """Fit members; `keep` (members, rows) of 0 and 1 leaves rows out and adds no noise."""
         mean, sd = step_law.prior(bool(np.mean(columns["on_cpu"]) > 0.5))
         size = 1 if keep is not None else members
+        # Leaving out is not drawing: those members are all the most probable fit of their rows.
         row_noise, prior_noise = perturbations(size, 2 * len(y), len(mean), self.random_state)
         mask = np.ones((members, len(y))) if keep is None else keep
         noise = np.broadcast_to(row_noise, (members, 2 * len(y)))
@@ -210,26 +239,21 @@ class StepTimeRegressor(Estimator):
         """Log correction by the residual model, shape (n,); zero without one."""
         if self.residual is None:
             return np.zeros(len(columns["workers"]))
-        features = residual_features(self.theta_[0], columns, self.scale_)
+        features = residual.features(self.theta_[:1], columns, self.scale_)
         correction: Array = self.residual.predict(features)
         return correction
 
-    def _kernel(self, columns: Table) -> tuple[Array, Array]:
-        """How much each row's misfit follows each probe's: weights (n, rows), leftover sd (n,)."""
-        here, there = _position(columns), _position(self.columns_)
-        distance = ((here[:, None, :] - there[None, :, :]) ** 2).sum(axis=2)
-        between = ((there[:, None, :] - there[None, :, :]) ** 2).sum(axis=2)
-        variance = self.misfit_sigma_**2
-        noise = np.diag(self.trial_sigma**2 / self.weight_)
-        cross = variance * np.exp(-0.5 * distance)
-        solve = np.linalg.solve(variance * np.exp(-0.5 * between) + noise, cross.T)
-        left = variance - np.einsum("nr,rn->n", cross, solve)
-        return solve.T, np.sqrt(np.maximum(left, 0.0))
-
     def _log_law(self, columns: Table, members: slice) -> tuple[Array, Array]:
-        weights, left = self._kernel(columns)
+        """Log steps of some members, (members, n), and the standard deviation of the misfit."""
+        weights, left = interpolate(
+            columns,
+            self.columns_,
+            sigma=self.misfit_sigma_,
+            noise=self.trial_sigma**2 / self.weight_,
+        )
         law = np.log(step_law.terms(self.theta_[members], columns, self.scale_).step)
-        return law + self._correction(columns) + self.misses_[members] @ weights.T, left
+        log_step: Array = law + self._correction(columns) + self.misses_[members] @ weights.T
+        return log_step, left
 
     def _centre(self, columns: Table) -> Array:
         centre: Array = self._log_law(columns, slice(0, 1))[0][0]
@@ -238,17 +262,9 @@ class StepTimeRegressor(Estimator):
     def _moments(self, columns: Table) -> tuple[Array, Array, Array]:
         log_step, left = self._log_law(columns, slice(None))
         centre, deviations = log_step[0], log_step[1:] - log_step[0]
-        extra = np.hypot(left, self.octave_sigma * self._octaves_outside(columns))
-        low, high = _half_spread(deviations, below=True), _half_spread(deviations, below=False)
+        extra = np.hypot(left, self.octave_sigma * octaves_outside(columns, self.columns_))
+        low, high = half_spread(deviations, below=True), half_spread(deviations, below=False)
         return centre, np.hypot(low, extra), np.hypot(high, extra)
-
-    def _octaves_outside(self, columns: Table) -> Array:
-        """Doublings beyond the probed range, over workers per node, nodes and micro-batch."""
-        total = np.zeros(len(columns["workers"]))
-        for name in ("workers_per_node", "nodes", "micro_batch"):
-            here, there = np.log2(columns[name]), np.log2(self.columns_[name])
-            total += np.maximum(here - there.max(), 0.0) + np.maximum(there.min() - here, 0.0)
-        return total
 
     # ---- keeping
 
@@ -280,12 +296,10 @@ class StepTimeRegressor(Estimator):
         """
         if data.get("kind") != "step_time/1":
             raise ValueError(f"not a step-time model: kind is {data.get('kind')!r}")
-        residual = None
+        learned = None
         if data["residual"] is not None:
-            from predictors.residual import ResidualModel
-
-            residual = ResidualModel.from_json(data["residual"])
-        model = cls(**data["params"], residual=residual)
+            learned = ResidualModel.from_json(data["residual"])
+        model = cls(**data["params"], residual=learned)
         model.scale_ = Scale(step_s=data["scale"][0], micro_batch=data["scale"][1])
         model.misfit_sigma_ = float(data["misfit_sigma"])
         model.theta_ = np.asarray(data["theta"], dtype=float)
@@ -294,49 +308,6 @@ class StepTimeRegressor(Estimator):
         model.columns_ = {k: np.asarray(v, dtype=float) for k, v in data["columns"].items()}
         model.n_features_in_ = len(COLUMNS)
         return model
-
-
-def residual_features(theta: Array, columns: Table, scale: Scale) -> Array:
-    """Dimensionless features of the residual model, shape (n, len(residual.FEATURES)).
-
-    Only ratios and shares of the fitted law: nothing that tells one job's seconds from another's.
-    """
-    found = step_law.terms(theta[None, :], columns, scale)
-    step = found.step[0]
-    return np.stack(
-        [
-            np.log2(columns["workers_per_node"]),
-            np.log2(columns["nodes"]),
-            np.log2(columns["micro_batch"] / scale.micro_batch),
-            np.log2(columns["accumulation"]),
-            columns["on_cpu"],
-            found.compute[0] / step,
-            found.load[0] / step,
-            found.sync[0] / step,
-        ],
-        axis=1,
-    )
-
-
-def _position(columns: Table) -> Array:
-    """Coordinates in which misfit is alike within a unit of distance."""
-    names = ("workers_per_node", "nodes", "micro_batch", "accumulation")
-    return np.stack(
-        [np.log2(columns[name]) / length for name, length in zip(names, _LENGTH, strict=True)],
-        axis=1,
-    )
-
-
-def _half_spread(deviations: Array, *, below: bool) -> Array:
-    """Root mean square of the deviations on one side of the centre, shape (n,).
-
-    For a normal sample this is its standard deviation. A side without members has width zero.
-    """
-    if deviations.shape[0] == 0:
-        return np.zeros(deviations.shape[1])
-    side = np.minimum(deviations, 0.0) if below else np.maximum(deviations, 0.0)
-    result: Array = np.sqrt(2.0 * np.mean(side**2, axis=0))
-    return result
 
 
 def _parts(columns: Table) -> list[dict[str, Array]]:

@@ -1,4 +1,4 @@
-"""From one kind of machine to another, by what other jobs showed on both."""
+"""What other jobs teach about this one: how machines compare, and what the law misses."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import numpy as np
 
 from planner.core.types import ProbeResult
 from predictors import features
+from predictors.residual import MIN_JOBS, MIN_ROWS, ResidualModel, fit_residual
 from predictors.step_time import StepTimeRegressor
 
 _UNKNOWN_LOG_SD = 1.0
 _ONE_JOB_LOG_SD = 0.45
 _LEAST_LOG_SD = 0.25
+_MIN_ROWS_OF_JOB = 3
+_MAX_ROWS = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,3 +59,28 @@ def _log_ratio(near: Sequence[ProbeResult], far: Sequence[ProbeResult], seed: in
     expected = model.predict(features.probe_table(far))
     seen = np.asarray([features.mean_step_s(p) for p in far])
     return float(np.median(np.log(seen / expected)))
+
+
+def learn_residual(probes: Sequence[ProbeResult], *, seed: int) -> ResidualModel | None:
+    """Learn from pooled probes what the law misses; None when there are too few.
+
+    Every job and machine with at least three measured probes takes part; the law is fitted to all
+    but one of them, one after another. At most the newest 600 probes count.
+    """
+    newest = sorted(probes, key=lambda p: (p.measured_at, p.id), reverse=True)
+    groups: dict[tuple[str, str], list[ProbeResult]] = {}
+    for probe in [p for p in newest if features.is_measured(p)][:_MAX_ROWS]:
+        key = (probe.fingerprint, features.machine_key(probe.resources))
+        groups.setdefault(key, []).append(probe)
+    groups = {key: rows for key, rows in groups.items() if len(rows) >= _MIN_ROWS_OF_JOB}
+    jobs = [fingerprint for (fingerprint, _), rows in groups.items() for _ in rows]
+    if len(jobs) < MIN_ROWS or len(set(jobs)) < MIN_JOBS:
+        return None
+    tables, misses = [], []
+    for rows in groups.values():
+        model = StepTimeRegressor(members=1, random_state=seed)
+        y = np.asarray([features.mean_step_s(p) for p in rows])
+        _, law, found = model.leave_one_out_rows(features.probe_table(rows), y)
+        tables.append(found)
+        misses.append(np.log(y / law))
+    return fit_residual(np.concatenate(tables), np.concatenate(misses), jobs, seed=seed)
