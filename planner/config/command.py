@@ -12,7 +12,6 @@ from typing import Literal
 from planner.config.tomlfile import nearest
 from planner.core.errors import ConfigError
 from planner.core.redact import redact
-from planner.core.redact import redact
 
 PLACEHOLDERS = (
     "data",

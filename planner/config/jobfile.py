@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from planner.config import command, paths
+from planner.config import command, commandline, paths
 from planner.config.jobmodel import (
     PLACES,
     AdjustTable,
@@ -72,6 +72,36 @@ def load_job(path: Path, now: datetime) -> JobSpec:
         goal=_goal(tables.goal),
         adjust=_adjust(tables.adjust),
         source=str(path),
+    )
+
+
+def job_from_command(argv: Sequence[str], cwd: Path) -> JobSpec:
+    """The job of a bare command line: `planner run -- python train.py --data d --epochs 9`.
+
+    Values of flags that planner knows (data, epochs, batch size, loader workers, seed) become
+    placeholders. Paths are taken from `cwd` and may lead anywhere: they were typed just now.
+
+    Raises:
+        UsageError: Empty, with a secret, with an unknown placeholder, or a launcher of its own.
+    """
+    found = commandline.recognise(argv)
+    folder = Path(os.path.abspath(cwd))
+    data = None if found.data is None else folder / Path(found.data).expanduser()
+    try:
+        command.check_placeholders(found.command, has_data=data is not None)
+    except ConfigError as exc:
+        raise ConfigError(f"the command {exc.text}", hint=exc.hint) from exc
+    return JobSpec(
+        name=commandline.job_name(argv, folder),
+        command=found.command,
+        workdir=str(folder),
+        data=None if data is None else os.path.abspath(data),
+        epochs=found.numbers.get("epochs", 1),
+        global_batch=found.numbers.get("micro_batch"),
+        loader_workers=found.numbers.get("loader_workers"),
+        seed=found.numbers.get("seed", 0),
+        tier=command.script_tier(argv, folder),
+        places=default_places(),
     )
 
 
