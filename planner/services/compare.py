@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from planner.core.errors import NotFoundError, UsageError
-from planner.core.types import EstimateResult, JobSpec, Option, RunState, WorkLoad
-from planner.services.api import Comparison, ComparisonRow
+from planner.core.types import EstimateResult, JobSpec, Option, Plan, RunState, WorkLoad
+from planner.services.api import Comparison, ComparisonRow, RunView
 from planner.services.launch import chosen
 from planner.services.report import option_text
-from planner.services.runs import RunShelf
 from planner.store.record import RunRecord
 
 Value = float | str | None
+
+
+class Shelf(Protocol):
+    """Where runs are looked up: those kept on disk, or those of a recording."""
+
+    def resolve(self, reference: str) -> str:
+        """The run id behind a reference. Raises `NotFoundError`."""
+
+    def plan(self, run_id: str) -> Plan:
+        """What was agreed to at launch."""
+
+    def record(self, run_id: str) -> RunRecord:
+        """What the run's journal has come to."""
+
+    def view(self, run_id: str) -> RunView:
+        """The run in full."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +66,7 @@ _ROWS: tuple[tuple[str, str], ...] = (
 
 
 def compare(
-    references: Sequence[str], shelf: RunShelf, load_estimate: Callable[[str], EstimateResult]
+    references: Sequence[str], shelf: Shelf, load_estimate: Callable[[str], EstimateResult]
 ) -> Comparison:
     """Put two or more things side by side; see `planner.services.api.Services.compare`.
 
@@ -77,7 +93,7 @@ def compare(
 
 
 def _subject(
-    reference: str, shelf: RunShelf, load_estimate: Callable[[str], EstimateResult]
+    reference: str, shelf: Shelf, load_estimate: Callable[[str], EstimateResult]
 ) -> Subject:
     if reference.startswith("e-"):
         estimate_id, _, option_id = reference.partition("/")
@@ -121,7 +137,7 @@ def _planned(option: Option) -> dict[str, Value]:
     }
 
 
-def _of_run(run_id: str, shelf: RunShelf) -> Subject:
+def _of_run(run_id: str, shelf: Shelf) -> Subject:
     plan, record = shelf.plan(run_id), shelf.record(run_id)
     summary = shelf.view(run_id).summary
     total_s = summary.total_s if record.state is RunState.DONE else None

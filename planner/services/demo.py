@@ -8,23 +8,26 @@ code as in a live session. Only pause, stop and extend are made up, as nobody pr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from statistics import median
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from planner.core.clock import Clock, SystemClock
 from planner.core.errors import NotFoundError, TransitionError, UsageError
-from planner.core.events import Event, EventSink
+from planner.core.events import Event, EventSink, EventType
 from planner.core.types import (
+    TERMINAL_STATES,
     Decision,
     EstimateResult,
     Goal,
     JobSpec,
+    Plan,
     ProbeResult,
     ResourceConfig,
     RunState,
 )
+from planner.core.units import format_duration, format_money
+from planner.demo.play import Play, microusd, probe_progress
 from planner.demo.recording import RecordedRun, Recording, read_recording
 from planner.services.api import (
     Cancel,
@@ -38,6 +41,8 @@ from planner.services.api import (
     RunSummary,
     RunView,
 )
+from planner.store.codec import datetime_text, to_json
+from planner.store.record import RunRecord
 from runners.base import Leftover
 
 PROBES_TAKE_S = 14.0
@@ -45,44 +50,30 @@ PROBES_TAKE_S = 14.0
 RUN_TAKES_S = 32.0
 """Real time in which the run is replayed."""
 _TICK_S = 0.25
+_RESTING = frozenset({*TERMINAL_STATES, RunState.PAUSED})
 
 
-@dataclass(slots=True)
-class _Play:
-    """A recorded run being played: how far, and what was asked of it meanwhile.
+class _Shelf:
+    """The plays, as what `compare` asks of the kept runs."""
 
-    Attributes:
-        run_id: Its id in this session.
-        began_at: When it was launched, in this session.
-        speed: Recorded seconds per real second.
-        held_s: Recorded seconds played before the last pause.
-        since_s: Monotonic time at which it last went on; None while it rests.
-    """
+    def __init__(self, services: DemoServices) -> None:
+        self._services = services
 
-    run_id: str
-    recorded: RecordedRun
-    began_at: datetime
-    speed: float
-    held_s: float = 0.0
-    since_s: float | None = None
-    state: RunState | None = None
-    goal: Goal = field(default_factory=Goal)
-    decisions: list[Decision] = field(default_factory=list)
-    checkpoint_at_s: float | None = None
+    def resolve(self, reference: str) -> str:
+        """The run id behind a reference."""
+        return self._services.resolve(reference)
 
-    def played_s(self, now_s: float) -> float:
-        """How far into the recorded run it is."""
-        running_s = 0.0 if self.since_s is None else (now_s - self.since_s) * self.speed
-        return min(self.held_s + running_s, self.recorded.duration_s)
+    def plan(self, run_id: str) -> Plan:
+        """What was agreed to at launch."""
+        return self._services.view(run_id).plan
 
-    def hold(self, now_s: float) -> None:
-        """Stand still from now on."""
-        self.held_s, self.since_s = self.played_s(now_s), None
+    def record(self, run_id: str) -> RunRecord:
+        """What the journal says up to now."""
+        return RunRecord.replay(self._services.events(run_id))
 
-    @property
-    def shift(self) -> timedelta:
-        """From recorded times to times of this session."""
-        return self.began_at - self.recorded.plan.created_at
+    def view(self, run_id: str) -> RunView:
+        """The run in full."""
+        return self._services.view(run_id)
 
 
 class DemoServices:
@@ -99,7 +90,7 @@ class DemoServices:
         self.recording = recording or read_recording()
         self._clock = clock or SystemClock()
         self._probes_take_s, self._run_takes_s = probes_take_s, run_takes_s
-        self._plays: dict[str, _Play] = {}
+        self._plays: dict[str, Play] = {}
         self._estimate: EstimateResult | None = None
         self._past = [self._as_past(run, n) for n, run in enumerate(self.recording.runs[1:], 1)]
 
@@ -138,8 +129,6 @@ class DemoServices:
         return self.recording.estimate.probes
 
     def _replay_probes(self, on_event: EventSink, cancel: Cancel | None) -> None:
-        from planner.store.codec import to_json
-
         probes = self._measured()
         speed = max(sum(p.wall_s for p in probes) / self._probes_take_s, 1e-6)
         for index, probe in enumerate(probes, 1):
@@ -170,7 +159,7 @@ class DemoServices:
         while elapsed_s < probe.wall_s:
             if cancel is not None and cancel.is_set():
                 return False
-            on_event("probe.progress", {**named, **_probe_progress(probe, elapsed_s, total)})
+            on_event("probe.progress", {**named, **probe_progress(probe, elapsed_s, total)})
             self._clock.sleep(_TICK_S)
             elapsed_s += _TICK_S * speed
         return True
@@ -186,7 +175,10 @@ class DemoServices:
     def load_estimate(self, estimate_id: str) -> EstimateResult:
         """The recorded estimate, under its own id."""
         if estimate_id != self.recording.estimate.id:
-            raise NotFoundError(f"the demo has no estimate {estimate_id}")
+            raise NotFoundError(
+                f"the demo has no estimate {estimate_id}",
+                hint=f"it has {self.recording.estimate.id}",
+            )
         return self._estimate or self.recording.estimate
 
     def rescore(self, estimate: EstimateResult, goal: Goal) -> EstimateResult:
@@ -210,10 +202,10 @@ class DemoServices:
                 hint=f"launch {place}, which was recorded",
             )
         for play in self._plays.values():
-            if self._state_of(play) in (RunState.RUNNING, RunState.PAUSED):
+            if self._state_of(play) not in _RESTING:
                 return play.run_id
         run_id = f"r-demo{len(self._plays) + 1}"
-        self._plays[run_id] = _Play(
+        self._plays[run_id] = Play(
             run_id=run_id,
             recorded=recorded,
             began_at=self._clock.now(),
@@ -223,18 +215,18 @@ class DemoServices:
         )
         return run_id
 
-    def _as_past(self, run: RecordedRun, days: int) -> _Play:
+    def _as_past(self, run: RecordedRun, days: int) -> Play:
         began = self._clock.now() - timedelta(days=days, hours=2 * days)
-        return _Play(
+        return Play(
             run_id=run.plan.run_id,
             recorded=run,
             began_at=began,
             speed=1.0,
-            held_s=run.duration_s,
             goal=run.plan.goal,
+            held_s=run.duration_s,
         )
 
-    def _play(self, run_id: str) -> _Play:
+    def _play(self, run_id: str) -> Play:
         found = self._plays.get(run_id) or next(
             (past for past in self._past if past.run_id == run_id), None
         )
@@ -261,52 +253,41 @@ class DemoServices:
             return reference if reference in matching else matching[0]
         raise NotFoundError(f"no run goes by {reference}", hint=f"there are: {', '.join(ids)}")
 
-    def _events(self, play: _Play) -> tuple[Event, ...]:
-        limit = play.recorded.plan.created_at + timedelta(
-            seconds=play.played_s(self._clock.monotonic_s())
-        )
-        return tuple(
-            replace(e, ts=e.ts + play.shift, run_id=play.run_id)
-            for e in play.recorded.events
-            if e.ts <= limit
-        )
+    def _played_s(self, play: Play) -> float:
+        return play.played_s(self._clock.monotonic_s())
 
     def view(self, run_id: str) -> RunView:
-        """The run as its journal tells it up to now."""
-        from planner.services.demoview import view_of
+        """The run as its journal tells it up to now, folded as in a live session."""
+        from planner.services.runview import run_view
 
         play = self._play(run_id)
-        played_s = play.played_s(self._clock.monotonic_s())
-        plan = replace(
-            play.recorded.plan,
-            run_id=run_id,
-            goal=_moved(play.goal, play.began_at),
-            created_at=play.began_at,
-            budget_microusd=_microusd(play.goal.budget_usd),
-        )
+        played_s = self._played_s(play)
         now = play.began_at + timedelta(seconds=played_s)
-        view = view_of(plan, self._events(play), now)
-        if play.checkpoint_at_s is not None:
-            at = play.began_at + timedelta(seconds=play.checkpoint_at_s)
-            view = replace(view, last_checkpoint_at=max(view.last_checkpoint_at or at, at))
-        if play.decisions:
-            view = replace(view, decisions=(*view.decisions, *play.decisions))
-        if play.state is not None and not view.summary.ended_at:
-            ended = now if play.state is RunState.CANCELLED else None
-            view = replace(view, summary=replace(view.summary, state=play.state, ended_at=ended))
-        return view
+        plan = replace(play.recorded.plan, run_id=run_id, goal=play.goal, created_at=play.began_at)
+        record = RunRecord.replay(play.events(played_s))
+        view = run_view(plan, record, now, supervisor_alive=not record.ended)
+        if view.eta_s is None:
+            return view
+        # The chances were told for the goal of that day; here another one may have been asked for.
+        p_deadline = p_budget = None
+        if record.deadline_at is not None:
+            p_deadline = view.eta_s.prob_below((record.deadline_at - now).total_seconds())
+        if view.plan.goal.budget_usd is not None and view.cost_at_end_usd is not None:
+            p_budget = view.cost_at_end_usd.prob_below(view.plan.goal.budget_usd)
+        return replace(view, p_deadline=p_deadline, p_budget=p_budget)
 
-    def _state_of(self, play: _Play) -> RunState:
+    def _state_of(self, play: Play) -> RunState:
         return self.view(play.run_id).summary.state
 
     def events(self, run_id: str, since_seq: int = -1) -> tuple[Event, ...]:
         """The recorded events up to now."""
-        return tuple(e for e in self._events(self._play(run_id)) if e.seq > since_seq)
+        play = self._play(run_id)
+        return tuple(e for e in play.events(self._played_s(play)) if e.seq > since_seq)
 
     def logs(self, run_id: str, cursor: Mapping[str, int] | None = None) -> LogPage:
         """The recorded output up to now."""
         play = self._play(run_id)
-        played_s = play.played_s(self._clock.monotonic_s())
+        played_s = self._played_s(play)
         start = (cursor or {}).get("line", 0)
         shown = [line for line in play.recorded.log if line.at_s <= played_s]
         found = tuple(
@@ -320,59 +301,66 @@ class DemoServices:
         )
         return LogPage(lines=found, cursor={"line": max(len(shown), start)})
 
+    def _ask(self, play: Play, kind: EventType, data: dict[str, Any]) -> None:
+        play.asked.append((self._played_s(play), kind, data))
+
     def pause(self, run_id: str) -> None:
         """Stand still."""
         play = self._working(run_id, "paused")
         play.hold(self._clock.monotonic_s())
-        play.state = RunState.PAUSED
+        self._ask(play, "run.paused", {"state": "paused", "reason": "paused by you"})
 
     def resume(self, run_id: str) -> None:
         """Play on."""
         play = self._play(run_id)
-        if play.state is not RunState.PAUSED:
+        if self._state_of(play) is not RunState.PAUSED:
             raise TransitionError(f"run {run_id} is not paused", hint="only a paused run goes on")
-        play.state, play.since_s = None, self._clock.monotonic_s()
+        view = self.view(run_id)
+        self._ask(play, "run.resumed", {"state": "running", "step": view.step})
+        play.since_s = self._clock.monotonic_s()
 
     def cancel(self, run_id: str, *, now: bool = False) -> None:
         """Stand still for good."""
         play = self._working(run_id, "stopped")
         play.hold(self._clock.monotonic_s())
-        play.state = RunState.CANCELLED
+        self._ask(play, "run.finished", {"state": "cancelled", "reason": "stopped by you"})
 
     def checkpoint(self, run_id: str) -> None:
         """Make as if one were written now."""
         play = self._working(run_id, "checkpointed")
-        play.checkpoint_at_s = play.played_s(self._clock.monotonic_s())
+        view = self.view(run_id)
+        size = view.last_checkpoint_bytes
+        self._ask(play, "run.checkpoint", {"step": view.step, "bytes": size, "reason": "asked for"})
 
     def extend(
         self, run_id: str, *, deadline_s: float | None = None, budget_usd: float | None = None
     ) -> None:
-        """Raise the goal, and note it as a decision."""
-        from planner.core.units import format_duration, format_money
-
+        """Raise the deadline or the cap, and note it as a decision."""
         play = self._working(run_id, "extended")
-        goal, words = play.goal, []
+        view = self.view(run_id)
+        goal = view.plan.goal
+        words: list[str] = []
+        effects: dict[str, Any] = {}
         if deadline_s is not None:
-            goal = replace(goal, deadline_s=(goal.deadline_s or 0.0) + deadline_s)
+            at = goal.deadline_at or play.began_at
+            effects["deadline_at"] = datetime_text(at + timedelta(seconds=deadline_s))
             words.append(f"deadline +{format_duration(deadline_s)}")
         if budget_usd is not None:
-            goal = replace(goal, budget_usd=(goal.budget_usd or 0.0) + budget_usd)
+            effects["budget_microusd"] = microusd((goal.budget_usd or 0.0) + budget_usd)
             words.append(f"cap +{format_money(budget_usd)}")
-        play.goal = goal
-        play.decisions.append(
-            Decision(
-                id=f"d-you{len(play.decisions) + 1}",
-                at=play.began_at + timedelta(seconds=play.played_s(self._clock.monotonic_s())),
-                action="extend " + ", ".join(words),
-                why="asked for by you",
-                mode="you",
-            )
+        decision = Decision(
+            id=f"d-you{len(play.asked) + 1}",
+            at=play.began_at + timedelta(seconds=self._played_s(play)),
+            action="extend " + ", ".join(words),
+            why="asked for by you",
+            mode="you",
         )
+        self._ask(play, "decision.applied", {**to_json(decision), **effects})
 
-    def _working(self, run_id: str, word: str) -> _Play:
+    def _working(self, run_id: str, word: str) -> Play:
         play = self._play(run_id)
         state = self._state_of(play)
-        if state not in (RunState.RUNNING, RunState.PROVISIONING, RunState.PAUSED):
+        if state in _RESTING:
             raise TransitionError(
                 f"run {run_id} is {state} and cannot be {word}", hint="launch it anew"
             )
@@ -384,13 +372,9 @@ class DemoServices:
 
     def compare(self, references: Sequence[str]) -> Comparison:
         """Runs or options side by side."""
-        from planner.services.demoview import compare_options, compare_views
+        from planner.services.compare import compare
 
-        estimate = self._estimate or self.recording.estimate
-        options = [estimate.option(r.rpartition("/")[2]) for r in references if "/" in r]
-        if options:
-            return compare_options([option for option in options if option is not None])
-        return compare_views([self.view(self.resolve(reference)) for reference in references])
+        return compare(references, _Shelf(self), self.load_estimate)
 
     # ---- house -----------------------------------------------------------------------------
 
@@ -404,35 +388,3 @@ class DemoServices:
 
     def clean(self, leftovers: Sequence[Leftover]) -> None:
         """There is nothing to remove."""
-
-
-def _probe_progress(probe: ProbeResult, elapsed_s: float, total: int) -> dict[str, Any]:
-    """What a progress event said, or would have said, `elapsed_s` into the probe."""
-    start_s = min(probe.start_s or 0.0, probe.wall_s)
-    part = (elapsed_s - start_s) / max(probe.wall_s - start_s, 1e-6)
-    step = min(max(int(part * (total + 2)), 0), total)
-    seen = probe.step_time_s[: max(step - probe.warmup_steps, 0)]
-    step_s = median(seen) if seen else None
-    phase = "starting" if step == 0 else "warm-up" if step < probe.warmup_steps else "measuring"
-    share = probe.loader_wait_s / step_s if probe.loader_wait_s is not None and step_s else None
-    return {
-        "phase": phase if step < total else "ending",
-        "step": step,
-        "steps_total": total,
-        "step_time_s": step_s,
-        "samples_per_s": probe.knobs.global_batch / step_s if step_s else None,
-        "loader_wait_fraction": share,
-        "memory_bytes": probe.peak_outside_bytes if step else None,
-        "elapsed_s": elapsed_s,
-        "cost_usd": probe.cost_usd * elapsed_s / probe.wall_s if probe.wall_s else 0.0,
-    }
-
-
-def _moved(goal: Goal, began_at: datetime) -> Goal:
-    if goal.deadline_s is None:
-        return goal
-    return replace(goal, deadline_at=began_at + timedelta(seconds=goal.deadline_s))
-
-
-def _microusd(usd: float | None) -> int | None:
-    return None if usd is None else round(usd * 1_000_000)

@@ -142,12 +142,12 @@ class DecisionsScreen(PlannerScreen):
             saw.show(facts)
         else:
             saw.say("empty", "No measurements were noted with it.")
-        others = list(alternative_lines(decision, max(could.content_size.width, 20)))
+        others = list(alternative_lines(decision))
         if others:
             could.show(others)
         else:
             could.say("empty", "There was no choice: this is a rule.")
-        came.show(outcome_lines(decision, max(came.content_size.width, 30)))
+        came.draw(lambda width, _: outcome_lines(decision, width))
 
     # ---- actions ---------------------------------------------------------------------------
 
@@ -199,7 +199,7 @@ def observed(name: str, value: float | str | None) -> tuple[str, str]:
     return name.replace("_", " "), count(value)
 
 
-def alternative_lines(decision: Decision, width: int) -> Iterable[Content]:
+def alternative_lines(decision: Decision) -> Iterable[Content]:
     """What else could have been done, with its chance and a word on it."""
     for action, weight, note in decision.alternatives:
         number = "    " if weight is None else f"{weight:.2f}"

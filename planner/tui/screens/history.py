@@ -27,7 +27,7 @@ from planner.tui.widgets.table import Cells, Column, Table
 
 COLUMNS = (
     Column(key="state", label=" ", width=1),
-    Column(key="id", label="run", width=9),
+    Column(key="id", label="run", width=8),
     Column(key="when", label="when", width=11),
     Column(key="name", label="name", width=14, wide=True),
     Column(key="option", label="option", width=0),
@@ -37,7 +37,7 @@ COLUMNS = (
     Column(key="real", label="real", width=7, align="right"),
     Column(key="cost_planned", label="cost 50", width=8, align="right", wide=True),
     Column(key="cost", label="cost", width=8, align="right"),
-    Column(key="ok", label="held", width=10),
+    Column(key="ok", label="held", width=9),
 )
 
 SORTS: tuple[tuple[str, Callable[[RunSummary], float]], ...] = (
@@ -220,16 +220,17 @@ class HistoryScreen(PlannerScreen):
 
     def _paint_lower(self) -> None:
         pane = self.query_one("#compare", Pane)
-        width = max(pane.content_size.width, 40)
         if self._calibration:
             pane.head("calibration")
-            pane.show(calibration_lines(self._runs or (), width))
+            runs = self._runs or ()
+            pane.draw(lambda width, _: calibration_lines(runs, width))
         elif isinstance(self._comparison, PlannerError):
             pane.head("compare")
             pane.fail(self._comparison)
         elif self._comparison is not None:
             pane.head("compare")
-            pane.show(comparison_lines(self._comparison, width))
+            comparison = self._comparison
+            pane.draw(lambda width, _: comparison_lines(comparison, width))
         else:
             pane.head("compare")
             pane.say("empty", "Mark two runs with space, then press c.", "g shows calibration.")

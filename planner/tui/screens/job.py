@@ -29,18 +29,6 @@ CONFIDENCES = (*(round(0.5 + 0.05 * i, 2) for i in range(10)), 0.98, 0.99)
 PREFER = ("cost", "time", "risk")
 
 
-class FormPane(Pane, can_focus=True):
-    """The job as its file says it."""
-
-    job: JobSpec | None = None
-
-    def lines(self, width: int, height: int) -> Iterable[Content]:
-        """One fact a line; the command gets two, when there is room for it."""
-        if self.job is None:
-            return
-        yield from job_lines(self.job, width)
-
-
 def job_lines(job: JobSpec, width: int) -> Iterable[Content]:
     """The job as labelled lines."""
     value_width = width - 11
@@ -99,29 +87,27 @@ def _place(place: Place) -> str:
     return text if price is None else f"{text} ${price}/h"
 
 
-class ChecksPane(Pane):
-    """What `planner doctor` finds, worst first."""
+def check_lines(checks: Sequence[Check], width: int) -> Iterable[Content]:
+    """What `planner doctor` finds: trouble first, with its fix; the rest in two columns."""
+    order = ("fail", "warn", "ok", "skip")
+    styles = {"fail": "bold $bad", "warn": "bold $warn", "ok": "$good", "skip": "$soft"}
+    ranked = sorted(checks, key=lambda c: order.index(c.state))
+    troubled = [check for check in ranked if check.state in ("fail", "warn")]
+    for check in troubled:
+        fix = (f"  {check.fix}", "$soft") if check.fix else ""
+        yield row((f"{check.state:<5}", styles[check.state]), check.text, fix)
+    others = [
+        row((f"{check.state:<5}", styles[check.state]), check.text)
+        for check in ranked[len(troubled) :]
+    ]
+    half, cell = -(-len(others) // 2), (width - 2) // 2
+    for index in range(half):
+        pairs = (c.truncate(cell, ellipsis=True, pad=True) for c in others[index::half])
+        yield Content("  ").join(pairs)
 
-    checks: tuple[Check, ...] = ()
 
-    def lines(self, width: int, height: int) -> Iterable[Content]:
-        """Failures and warnings with their fix, then the rest in as many columns as fit."""
-        order = ("fail", "warn", "ok", "skip")
-        ranked = sorted(self.checks, key=lambda c: order.index(c.state))
-        styles = {"fail": "bold $bad", "warn": "bold $warn", "ok": "$good", "skip": "$soft"}
-        troubled = [check for check in ranked if check.state in ("fail", "warn")]
-        for check in troubled:
-            fix = (f"  {check.fix}", "$soft") if check.fix else ""
-            yield row((f"{check.state:<5}", styles[check.state]), check.text, fix)
-        others = [
-            row((f"{check.state:<5}", styles[check.state]), check.text)
-            for check in ranked[len(troubled) :]
-        ]
-        half = -(-len(others) // 2)
-        cell = (width - 2) // 2
-        for index in range(half):
-            pairs = (c.truncate(cell, ellipsis=True, pad=True) for c in others[index::half])
-            yield Content("  ").join(pairs)
+class FocusPane(Pane, can_focus=True):
+    """A pane that can have the focus, so that keys are not typed into a field."""
 
 
 class JobScreen(PlannerScreen):
@@ -135,7 +121,7 @@ class JobScreen(PlannerScreen):
         """Form and goal side by side, checks, and what enter does."""
         goal = self.session.goal
         with Horizontal(id="top"):
-            yield FormPane("job", id="form")
+            yield FocusPane("job", id="form")
             with Vertical(id="goal", classes="pane"):
                 yield from self._field("deadline", _deadline_text(goal), "none, or 6h, 17:40")
                 yield from self._field("budget", _budget_text(goal), "none, or 40")
@@ -144,7 +130,7 @@ class JobScreen(PlannerScreen):
                 )
                 yield Choice(PREFER, goal.prefer, label="prefer", id="prefer")
                 yield Static(id="limits")
-        yield ChecksPane("checks", id="checks")
+        yield FocusPane("checks", id="checks")
         yield Pane(id="ready")
 
     def _field(self, name: str, value: str, placeholder: str) -> ComposeResult:
@@ -170,9 +156,8 @@ class JobScreen(PlannerScreen):
         self._paint_ready()
 
     def _paint_form(self) -> None:
-        form = self.query_one("#form", FormPane)
+        form = self.query_one("#form", Pane)
         job = self.session.job
-        form.job = job
         if job is None:
             form.head("job")
             form.say(
@@ -183,8 +168,7 @@ class JobScreen(PlannerScreen):
             )
             return
         form.head(f"job  {self.session.job_name}")
-        form.say_nothing()
-        form.refresh()
+        form.draw(lambda width, _: job_lines(job, width))
 
     def _paint_goal(self) -> None:
         goal = self.session.goal
@@ -210,7 +194,7 @@ class JobScreen(PlannerScreen):
         self.query_one(f"#{name}-echo", Static).update(Content(text))
 
     def _paint_checks(self) -> None:
-        pane = self.query_one("#checks", ChecksPane)
+        pane = self.query_one("#checks", Pane)
         checks = self.session.checks
         if checks is None:
             pane.say("loading", "Checking this machine and the places of the job.")
@@ -224,9 +208,7 @@ class JobScreen(PlannerScreen):
             good = sum(c.state == "ok" for c in checks)
             words = [f"{good} ok"] + [f"{n} {w}" for n, w in ((warn, "warn"), (bad, "fail")) if n]
             pane.head("checks", "  ".join(words))
-            pane.checks = checks
-            pane.say_nothing()
-            pane.refresh()
+            pane.draw(lambda width, _: check_lines(checks, width))
 
     def _paint_ready(self) -> None:
         self.query_one("#ready", Pane).show([self._ready_line()])

@@ -173,14 +173,14 @@ class OptionsScreen(PlannerScreen):
         shown = [o for o in estimate.options if o.feasible or self._infeasible]
         # Where there is room the front comes first and `v` brings the strip; else the reverse.
         full = (self._view == "front") != (self.wide and self.tall)
-        chart.draw(
+        chart.picture(
             shown or estimate.options, estimate.goal, estimate.recommendation.option_id, full=full
         )
         why = self.query_one("#why", Pane)
         picked = option is not None and option.id == estimate.recommendation.option_id
         number = "-" if option is None else str(option.rank)
         why.head(f"why {number}" if picked or option is None else f"why not {number}")
-        why.show(option_text.why_lines(estimate, option, max(why.content_size.width, 30)))
+        why.draw(lambda width, _: option_text.why_lines(estimate, option, width))
         detail = self.query_one("#detail", Pane)
         if option is not None:
             detail.head(f"option {number}")

@@ -21,7 +21,6 @@ from planner.tui.text import (
     Part,
     batch_text,
     count,
-    error_parts,
     percent,
     place_text,
     resources_text,
@@ -179,18 +178,18 @@ class ProbesScreen(PlannerScreen):
         if self._log_open and chosen is not None:
             pane.head(f"output of probe {chosen.index}")
             if chosen.log:
-                room = max(pane.content_size.height, 1)
-                pane.show([Content(line) for line in chosen.log[-room:]])
+                log = chosen.log
+                pane.draw(lambda _, height: log[-max(height, 1) :])
             else:
                 pane.say("empty", "This probe has no kept output: only failed ones have.")
             return
         current = board.current
         if current is not None:
             pane.head(f"probe {current.index} now")
-            pane.show(running_lines(current, pane.content_size.width))
+            pane.draw(lambda width, _: running_lines(current, width))
         elif chosen is not None:
             pane.head(f"probe {chosen.index}")
-            pane.show(ended_lines(chosen, pane.content_size.width))
+            pane.draw(lambda width, _: ended_lines(chosen, width))
         else:
             pane.head("now")
             pane.say("empty", "No probe is running.")
@@ -199,7 +198,7 @@ class ProbesScreen(PlannerScreen):
         pane = self.query_one("#fit", Pane)
         if board.error is not None:
             pane.head("probing failed")
-            pane.show(error_parts(board.error, pane.content_size.width))
+            pane.fail(board.error)
             return
         done = [p for p in board.rows.values() if p.state == "ok" and p.step_s]
         if not done:
@@ -207,7 +206,7 @@ class ProbesScreen(PlannerScreen):
             pane.say("empty", "Nothing yet: the first finished probe shows here what it means.")
             return
         pane.head("what the probes say")
-        pane.show([*self._ending(board), *finding_lines(done, pane.content_size.width)])
+        pane.show([*self._ending(board), *finding_lines(done)])
 
     def _ending(self, board: ProbeBoard) -> Iterable[Content]:
         estimate = self.session.estimate
@@ -292,7 +291,7 @@ def ended_lines(probe: ProbeRow, width: int) -> Iterable[Content]:
         yield row(("waits for the probes before it: they run one at a time", "$soft"))
 
 
-def finding_lines(done: Sequence[ProbeRow], width: int) -> Iterable[Content]:
+def finding_lines(done: Sequence[ProbeRow]) -> Iterable[Content]:
     """What the finished probes mean for the whole job, in words."""
     fastest = max(done, key=lambda p: p.samples_per_s or 0.0)
     slowest = min(done, key=lambda p: p.samples_per_s or 0.0)

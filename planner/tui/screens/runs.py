@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import ClassVar
 
@@ -126,7 +126,7 @@ class RunsScreen(PlannerScreen):
             return
         self._paint_run(view)
         money = self.query_one("#money", Pane)
-        money.show(run_text.money_lines(view, max(money.content_size.width, 20)))
+        money.draw(lambda width, _: run_text.money_lines(view, width))
         self._paint_guard(view)
         log = self.query_one(LogView)
         if self._feed.lines:
@@ -152,28 +152,26 @@ class RunsScreen(PlannerScreen):
 
     def _paint_run(self, view: RunView) -> None:
         pane = self.query_one("#run", Pane)
-        pane.border_title = run_text.state_parts(view)
-        pane.border_subtitle = Content.styled(view.summary.option_text, "$soft")
-        width, height = pane.content_size
-        width = max(width, 20)
+        pane.head(run_text.state_parts(view), view.summary.option_text)
+        pane.draw(lambda width, height: self._run_lines(view, width, height))
+
+    def _run_lines(self, view: RunView, width: int, height: int) -> Iterable[Content]:
+        """Progress on top, the checkpoint at the bottom, as many charts between as fit."""
         key = (width, view.summary.id)
-        if self._beats % 2 == 0 or key != self._charts_for or not self._charts:
+        if self._beats % 2 == 0 or key != self._charts_for:
             self._charts, self._charts_for = run_text.chart_lines(view, width), key
         head = list(run_text.progress_lines(view, width))
         tail = [run_text.checkpoint_line(view)]
-        metrics = run_text.metric_line(view, width)
         room = max(height - len(head) - len(tail), 0)
         charts = self._charts[:room]
-        if metrics is not None and len(charts) < room:
-            tail.insert(0, metrics)
-        if len(charts) + len(tail) + len(head) + 2 <= height:
+        if charts and len(charts) + 2 <= room:
             charts = [Content(), *charts, Content()]
-        pane.show([*head, *charts, *tail])
+        return [*head, *charts, *tail]
 
     def _paint_guard(self, view: RunView) -> None:
         table = self.query_one(Table)
         decisions = {d.id: d for d in reversed(view.decisions)}
-        table.head(f"guard   {view.plan.controller}", _limits(view))
+        table.head(f"guard   {view.plan.controller}", _warning(view))
         if decisions:
             table.show(list(decisions), lambda key: run_text.decision_cells(decisions[key]))
         else:
@@ -334,6 +332,6 @@ class RunsScreen(PlannerScreen):
             self.planner.copy_document(run_document(self._feed.view))
 
 
-def _limits(view: RunView) -> str:
-    warning = view.warnings[-1] if view.warnings else ""
+def _warning(view: RunView) -> str:
+    warning = view.warnings[-1] if view.warnings and not over(view.summary.state) else ""
     return f"! {warning}" if warning else ""

@@ -6,7 +6,7 @@ every label stands exactly where its bar does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from textual.content import Content
 
@@ -185,22 +185,15 @@ def _cost_axis(scale: Scale, goal: Goal) -> Content:
 class FrontChart(Pane):
     """Options drawn as a strip or as the front, whichever was asked for."""
 
-    options: Sequence[Option] = ()
-    goal = Goal()
-    pick: str | None = None
-    full = False
-
-    def draw(self, options: Sequence[Option], goal: Goal, pick: str | None, *, full: bool) -> None:
+    def picture(
+        self, options: Sequence[Option], goal: Goal, pick: str | None, *, full: bool
+    ) -> None:
         """Draw these options."""
-        self.options, self.goal, self.pick, self.full = options, goal, pick, full
-        self.say_nothing()
         if full:
             self.head("front", "time ↑ against cost →   ● on the front   bars hold 90 %")
         else:
             self.head("time", "bars hold 90 %   ┊ deadline   v shows the front")
-        self.refresh()
-
-    def lines(self, width: int, height: int) -> Iterable[Content | str]:
-        """The picture for this size."""
-        draw = front_lines if self.full else strip_lines
-        return draw(self.options, self.goal, self.pick, width, height) or ["no room to draw"]
+        made = front_lines if full else strip_lines
+        self.draw(
+            lambda width, height: made(options, goal, pick, width, height) or ["no room to draw"]
+        )

@@ -41,18 +41,14 @@ class LogView(Speaking, ScrollView, can_focus=True):
         self._shown: list[LogLine] = []
         self._filter = ""
         self._ranks = False
+        self._following = True
         self._head()
 
     def _head(self) -> None:
         self.border_title = Content.styled(self._title, "bold")
         notes = [f"filter: {self._filter}"] if self._filter else []
-        notes.append("following" if self.at_end else "f follows again")
+        notes.append("following" if self._following else "f follows again")
         self.border_subtitle = Content.styled("   ".join(notes), "$soft")
-
-    @property
-    def at_end(self) -> bool:
-        """Whether the last line is in view."""
-        return self.scroll_offset.y >= self.max_scroll_y - 1
 
     def show(self, lines: Sequence[LogLine]) -> None:
         """Show these lines; stays at the end when it was there."""
@@ -61,29 +57,31 @@ class LogView(Speaking, ScrollView, can_focus=True):
         self._all = lines
         self.say_nothing()
         self._ranks = len({line.rank for line in lines if line.rank is not None}) > 1
-        self._apply(follow=self.at_end)
+        self._apply()
 
     def set_filter(self, text: str) -> None:
         """Show only lines that contain a text; an empty one shows all."""
         self._filter = text.strip()
-        self._apply(follow=True)
+        self._following = True
+        self._apply()
 
-    def _apply(self, *, follow: bool) -> None:
+    def _apply(self) -> None:
         wanted = self._filter.lower()
         self._shown = [line for line in self._all if wanted in line.text.lower()]
         self.virtual_size = Size(self.size.width, len(self._shown))
-        if follow:
+        if self._following:
             self.scroll_to(y=max(len(self._shown) - self.size.height, 0), animate=False)
         self._head()
         self.refresh()
 
     def on_resize(self) -> None:
         """The end stays in view."""
-        self._apply(follow=True)
+        self.call_after_refresh(self._apply)
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Say whether it still follows."""
+        """Whoever scrolls up stops it from following; the end starts it again."""
         super().watch_scroll_y(old_value, new_value)
+        self._following = new_value >= self.max_scroll_y
         self._head()
 
     def action_move(self, by: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from textual.content import Content
@@ -12,6 +12,7 @@ from planner.core.errors import PlannerError
 from planner.tui.text import error_parts, lines, wrap
 
 MessageKind = Literal["empty", "loading"]
+Maker = Callable[[int, int], Iterable[Content | str]]
 
 
 def message_parts(kind: MessageKind, text: str, hint: str | None, width: int) -> list[Content]:
@@ -61,48 +62,54 @@ class Speaking:
 
 
 class Pane(Speaking, Widget):
-    """A titled box. Content is a sequence of lines, or made for the size by a subclass."""
+    """A titled box of lines, or of what a function makes of its size."""
 
     def __init__(
         self, title: str = "", *, id: str | None = None, classes: str | None = None
     ) -> None:
         super().__init__(id=id, classes=f"pane {classes or ''}")
         self._lines: Sequence[Content | str] = ()
+        self._maker: Maker | None = None
         self.head(title)
 
-    def head(self, title: str, note: str = "") -> None:
+    def head(self, title: str | Content, note: str = "") -> None:
         """Title in the upper edge, a note at the right of it in the lower one."""
-        wanted = Content.styled(title, "bold") if title else Content()
+        wanted = Content.styled(title, "bold") if isinstance(title, str) else title
         if self.border_title != wanted:
             self.border_title = wanted
-        end = Content.styled(note, "$soft") if note else Content()
+        end = Content.styled(note, "$soft")
         if self.border_subtitle != end:
             self.border_subtitle = end
 
     def show(self, content: Iterable[Content | str]) -> None:
         """Show these lines; nothing is drawn when they are the same as before."""
         new = tuple(content)
-        if self._said is None and _same(new, self._lines):
+        if self._said is None and self._maker is None and _same(new, self._lines):
             return
-        self._lines = new
+        self._lines, self._maker = new, None
         self.say_nothing()
         self._repaint()
 
-    def lines(self, width: int, height: int) -> Iterable[Content | str]:
-        """The lines for this size."""
-        return self._lines
+    def draw(self, maker: Maker) -> None:
+        """Show what this makes of the pane's width and height, now and when its size changes."""
+        self._maker = maker
+        self.say_nothing()
+        self._repaint()
 
     def render(self) -> Content:
         """The lines that fit; the last one says how many do not."""
         width, height = self.content_size
-        content = self.spoken(width) if self.speaks else list(self.lines(width, height))
+        if self.speaks:
+            content: list[Content | str] = [*self.spoken(width)]
+        elif self._maker is not None:
+            content = list(self._maker(width, height))
+        else:
+            content = list(self._lines)
         if len(content) > height > 0:
             hidden = len(content) - height + 1
             content = [*content[: height - 1], Content.styled(f"… {hidden} more lines", "$soft")]
         return lines(
-            line.truncate(width, ellipsis=True)
-            if isinstance(line, Content)
-            else Content(line).truncate(width, ellipsis=True)
+            (line if isinstance(line, Content) else Content(line)).truncate(width, ellipsis=True)
             for line in content
         )
 

@@ -68,12 +68,13 @@ def state_parts(view: RunView) -> Content:
 def progress_lines(view: RunView, width: int) -> Iterable[Content]:
     """Steps, a bar, speed against the plan."""
     total = count(view.steps_total) if view.steps_total else "?"
-    epochs = f"epoch {min(view.epoch + 1, int(view.epochs) or 1)}/{view.epochs:g}"
-    left = row(("step".ljust(LABEL), "$soft"), (f"{count(view.step)} / {total}", "bold"))
-    right = row((epochs, "$soft"), (f" {percent(view.summary.progress, 1):>7}", "bold"))
-    gap = " " * max(width - left.cell_length - right.cell_length, 1)
-    yield Content.assemble(left, gap, right)
-    yield progress(view.summary.progress, width)
+    epoch = f"epoch {min(view.epoch + 1, int(view.epochs) or 1)}/{view.epochs:g}"
+    left = pair("step", (f"{count(view.step)} / {total}", "bold"), width=LABEL)
+    gap = " " * max(width - left.cell_length - len(epoch), 1)
+    yield Content.assemble(left, (gap + epoch, "$soft"))
+    done = percent(view.summary.progress, 1)
+    bar = progress(view.summary.progress, max(width - 9, 5))
+    yield Content.assemble(bar, (f"{done:>9}", "bold"))
     yield pair("samples/s", *_speed(view), width=LABEL)
 
 
@@ -87,7 +88,7 @@ def _speed(view: RunView) -> list[Part]:
     inside = planned.p05 <= now <= planned.p95
     mark = "" if inside else " !"
     style = "$soft" if inside else "$warn"
-    return [(count(round(now)), "bold"), plan_text, (f"  {change:+.0%}{mark}", style)]
+    return [(count(round(now)), "bold"), plan_text, (f"  {100 * change:+.0f} %{mark}", style)]
 
 
 def chart_lines(view: RunView, width: int) -> list[Content]:
@@ -154,53 +155,50 @@ def money_lines(view: RunView, width: int) -> Iterable[Content]:
         yield from _ended_lines(view)
         return
     yield pair("at end", *_at_end(view), width=LABEL)
-    yield pair("rate", rate(view.usd_per_h), ("  while resources are held", "$soft"), width=LABEL)
+    yield pair("rate", rate(view.usd_per_h), *_chance_of_cap(view), width=LABEL)
     planned = summary.predicted_total_s
+    elapsed = f"  of {format_duration(planned.p50)} planned"
     yield pair(
-        "elapsed",
-        (format_duration(view.elapsed_s), "bold"),
-        (f"  of {format_duration(planned.p50)} planned", "$soft"),
-        width=LABEL,
+        "elapsed", (format_duration(view.elapsed_s), "bold"), (elapsed, "$soft"), width=LABEL
     )
-    yield pair("ends", *_ends(view), width=LABEL)
-    if goal.deadline_s is not None:
-        at = summary.created_at + timedelta(seconds=goal.deadline_s)
+    yield pair("ends", *_ends(view, width), width=LABEL)
+    if goal.deadline_s is not None or goal.deadline_at is not None:
+        at = goal.deadline_at or summary.created_at + timedelta(seconds=goal.deadline_s or 0)
         style = probability_style(view.p_deadline, goal.confidence)
-        yield pair(
-            "deadline",
-            time_of_day(at),
-            "  P(on time) ",
-            (probability(view.p_deadline), f"bold {style}"),
-            width=LABEL,
-        )
+        chance = (probability(view.p_deadline), f"bold {style}")
+        yield pair("deadline", time_of_day(at), ("  P(on time) ", "$soft"), chance, width=LABEL)
     else:
         yield pair("deadline", ("none", "$soft"), width=LABEL)
     if view.attempts > 1:
-        yield pair("attempt", f"{view.attempts}", ("  resumed from a checkpoint", "$soft"), width=LABEL)  # fmt: skip
+        resumed = ("  went on from a checkpoint", "$soft")
+        yield pair("attempt", f"{view.attempts}", resumed, width=LABEL)
+
+
+def _chance_of_cap(view: RunView) -> list[Part]:
+    if view.p_budget is None:
+        return []
+    style = probability_style(view.p_budget, 0.95)
+    return [("  P(under cap) ", "$soft"), (probability(view.p_budget), f"bold {style}")]
 
 
 def _at_end(view: RunView) -> list[Part]:
     if view.cost_at_end_usd is None:
         return [("known after the first steps", "$soft")]
-    parts: list[Part] = [money_interval(view.cost_at_end_usd).strip()]
-    if view.p_budget is not None:
-        parts += [("  P ", "$soft"), probability(view.p_budget)]
-    return parts
+    return [money_interval(view.cost_at_end_usd).strip()]
 
 
-def _ends(view: RunView) -> list[Part]:
+def _ends(view: RunView, width: int) -> list[Part]:
     if view.summary.state in (RunState.PAUSED, RunState.FAILED, RunState.STOPPED_BY_CAP):
         return [("stands still; p resumes it", "$warn")]
     if view.eta_s is None:
         return [("known after the first steps", "$soft")]
-    now = view.summary.created_at + timedelta(seconds=view.elapsed_s)
     low, high = view.eta_s.interval()
-    seconds = high < 3600
-    ends = [
-        time_of_day(now + timedelta(seconds=s), seconds=seconds)
-        for s in (view.eta_s.p50, low, high)
-    ]
-    return [(ends[0], "bold"), (f"  [{ends[1]} - {ends[2]}]", "$soft")]
+    text = f"in {format_duration(view.eta_s.p50)}"
+    span = f" [{format_duration(low)}-{format_duration(high)}]"
+    at = view.summary.created_at + timedelta(seconds=view.elapsed_s + view.eta_s.p50)
+    clock = f"   at {time_of_day(at, seconds=high < 600)}"
+    fits = LABEL + len(text) + len(span) + len(clock) <= width
+    return [(text, "bold"), (span, "$soft"), clock if fits else ""]
 
 
 def _ended_lines(view: RunView) -> Iterable[Content]:
@@ -211,27 +209,11 @@ def _ended_lines(view: RunView) -> Iterable[Content]:
     yield pair("predicted", time_interval(summary.predicted_total_s).strip(), width=LABEL)
     yield pair("predicted", money_interval(summary.predicted_cost_usd).strip(), width=LABEL)
     if summary.state is RunState.DONE and summary.within_interval is not None:
-        word = (
-            ("✓ inside", "bold $good") if summary.within_interval else ("! outside", "bold $warn")
-        )
-        yield pair("interval", word, " its 90 % interval", width=LABEL)
-        late = (
-            ("! after the deadline", "bold $bad") if summary.late else ("✓ in time", "bold $good")
-        )
+        held = summary.within_interval
+        word = ("✓ inside", "bold $good") if held else ("! outside", "bold $warn")
+        yield pair("interval", word, " its 90 %", width=LABEL)
+        late = ("! missed", "bold $bad") if summary.late else ("✓ in time", "bold $good")
         if view.plan.goal.deadline_s is not None:
             yield pair("deadline", late, width=LABEL)
     if summary.reason:
         yield from wrap(summary.reason, 36, style="$warn")
-
-
-def metric_line(view: RunView, width: int) -> Content | None:
-    """The last values of what the job logs, as many as fit."""
-    parts: list[Part] = []
-    used = LABEL
-    for name, value in view.metrics.items():
-        text = f"{name.replace('_', ' ')} {value:.4g}   "
-        if used + len(text) > width:
-            break
-        parts.append(text)
-        used += len(text)
-    return pair("logged", *parts, width=LABEL) if parts else None

@@ -48,8 +48,8 @@ class Table(Speaking, ScrollView, can_focus=True):
         Binding("up", "cursor(-1)", show=False),
         Binding("pagedown,ctrl+d", "page(1)", show=False),
         Binding("pageup,ctrl+u", "page(-1)", show=False),
-        Binding("home,g", "cursor(-1000000)", show=False),
-        Binding("end,G", "cursor(1000000)", show=False),
+        Binding("home", "cursor(-1000000)", show=False),
+        Binding("end", "cursor(1000000)", show=False),
     ]
 
     class Moved(Message):
@@ -80,8 +80,11 @@ class Table(Speaking, ScrollView, can_focus=True):
 
     def head(self, title: str, note: str = "") -> None:
         """Title in the upper edge, note in the lower one."""
-        self.border_title = Content.styled(title, "bold") if title else ""
-        self.border_subtitle = Content.styled(note, "$soft") if note else ""
+        wanted, end = Content.styled(title, "bold"), Content.styled(note, "$soft")
+        if self.border_title != wanted:
+            self.border_title = wanted
+        if self.border_subtitle != end:
+            self.border_subtitle = end
 
     def show(self, keys: Sequence[str], cells_of: Callable[[str], Cells]) -> None:
         """Show these rows; the cursor stays on its row. Only lines that differ are drawn."""
