@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 from torchvision import datasets, models, transforms
 
 import planner.sdk as planner  # planner 1
@@ -55,7 +55,8 @@ def make_loader(folder: Path, args: argparse.Namespace, *, train: bool) -> DataL
     return DataLoader(
         dataset,
         batch_size=args.batch_size if train else 256,
-        shuffle=train,
+        shuffle=train and WORKERS == 1,
+        sampler=DistributedSampler(dataset) if train and WORKERS > 1 else None,
         pin_memory=torch.cuda.is_available(),
     )
 
@@ -112,6 +113,8 @@ def main() -> None:
         model=model, optimizer=optimizer, scheduler=scheduler, epochs=args.epochs
     )
     for epoch, batches in job.epochs(loader):  # planner 4
+        if WORKERS > 1:
+            loader.sampler.set_epoch(epoch)
         for images, target in batches:
             loss = train_step(model, optimizer, images.to(device), target.to(device))
             scheduler.step()
