@@ -234,11 +234,20 @@ class PlannerApp(App[None]):
         from planner.tui.screens.help import HelpScreen
 
         tab = self.screen.TAB if isinstance(self.screen, PlannerScreen) else "app"
-        self.push_screen(HelpScreen(tab, self.session.keymap))
+        bound = {b.binding.id for b in self.screen.active_bindings.values() if b.binding.id}
+        self.push_screen(HelpScreen(tab, self.session.keymap, bound))
 
-    def do_back(self) -> None:
-        """Leave a field or an overlay."""
-        self.screen.set_focus(None)
+    def do_jump(self) -> None:
+        """Label the panes, and go to the one whose letter is pressed."""
+        from planner.tui.screens.jump import JumpScreen, targets
+
+        letters = targets(self.screen)
+
+        def jump(letter: str | None) -> None:
+            if letter:
+                letters[letter].focus()
+
+        self.push_screen(JumpScreen(letters), jump)
 
     def do_refresh(self) -> None:
         """Ask again for what the active screen shows."""

@@ -40,6 +40,7 @@ class PlannerCommands(Provider):
 
     def _all(self) -> Iterable[Entry]:
         yield from self._actions()
+        yield from self._runs()
         yield from self._options()
         yield from self._themes()
 
@@ -60,6 +61,11 @@ class PlannerCommands(Provider):
             text = f"Option {option.rank}: {resources_text(option.resources)}"
             note = f"{time_interval(option.total_s)}  {money_interval(option.cost_usd)}"
             yield text, note, partial(self.planner.open_option, option.id)
+
+    def _runs(self) -> Iterable[Entry]:
+        for run in self.planner.session.known_runs:
+            text = f"Run {run.id}: {run.name}, {run.state.replace('_', ' ')}"
+            yield text, run.option_text, partial(self.planner.open_run, run.id)
 
     def _themes(self) -> Iterable[Entry]:
         for name in sorted(self.app.available_themes):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from planner.core.errors import PlannerError
 from planner.core.types import EstimateResult, Goal, JobSpec
-from planner.services.api import Check, ProbePlan, Services
+from planner.services.api import Check, ProbePlan, RunSummary, Services
 from planner.tui.keymap import Keymap
 from planner.tui.probe_board import ProbeBoard
 
@@ -29,6 +29,7 @@ class Session:
         tried_goal: The goal on the sliders, while it is not the real one.
         option_id: The option to put the cursor on; None leaves it where it is.
         run_id: The run that Runs and Decisions show.
+        known_runs: The runs as last listed, for the palette.
         now: What time it is, for deadlines that are typed.
     """
 
@@ -50,6 +51,7 @@ class Session:
     tried_goal: Goal | None = None
     option_id: str | None = None
     run_id: str | None = None
+    known_runs: tuple[RunSummary, ...] = ()
 
     def __post_init__(self) -> None:
         if self.job is not None:

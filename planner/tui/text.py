@@ -34,6 +34,7 @@ __all__ = [
     "resources_text",
     "row",
     "short_duration",
+    "short_option",
     "state_mark",
     "time_interval",
     "time_of_day",
@@ -179,6 +180,11 @@ _STATE_MARKS: dict[RunState, tuple[str, str]] = {
     RunState.STOPPED_BY_CAP: ("!", "$warn"),
     RunState.CANCELLED: ("-", "$soft"),
 }
+
+
+def short_option(text: str) -> str:
+    """A run's option in few cells: `2 x cpu local, 32`."""
+    return text.replace(", micro-batch ", ", ")
 
 
 def state_mark(state: RunState) -> tuple[str, str]:

@@ -31,6 +31,7 @@ class PlannerScreen(Screen[None]):
 
     TAB: ClassVar[str] = ""
     FOOTER: ClassVar[tuple[str, ...]] = ()
+    HOME: ClassVar[str] = ""
     PULSE_S: ClassVar[float | None] = None
     HORIZONTAL_BREAKPOINTS: list[tuple[int, str]] | None = [  # noqa: RUF012 - as Textual declares it
         (0, "-tiny"),
@@ -94,10 +95,20 @@ class PlannerScreen(Screen[None]):
         """Footer: action names and words; a word of "" takes the action's own label."""
         return tuple((name, "") for name in self.FOOTER)
 
+    def go_home(self) -> None:
+        """Put the focus on the screen's first pane."""
+        if self.HOME:
+            self.query_one(self.HOME).focus()
+
+    def do_back(self) -> None:
+        """Leave a field, or whatever has the focus."""
+        self.go_home()
+
     # ---- life ------------------------------------------------------------------------------
 
     def on_mount(self) -> None:
-        """Start the pulse, asleep."""
+        """Focus the pane to be in, and start the pulse."""
+        self.go_home()
         if self.PULSE_S is not None:
             self._pulse = self.set_interval(self.PULSE_S * self.planner.pace, self._beat)
 

@@ -28,6 +28,7 @@ class DecisionsScreen(PlannerScreen):
     """All decisions of the session's run, oldest first."""
 
     TAB = "decisions"
+    HOME = "#decisions"
     FOOTER = ("decisions.older", "decisions.newer", "app.runs", "app.copy", "app.quit")
     PULSE_S = 1.0
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("decisions")
@@ -44,11 +45,6 @@ class DecisionsScreen(PlannerScreen):
             yield Pane("what it saw", id="saw")
             yield Pane("what it could do", id="could")
         yield Pane("what came of it", id="came")
-
-    def on_mount(self) -> None:
-        """Focus the table."""
-        super().on_mount()
-        self.query_one(Table).focus()
 
     def arrive(self) -> None:
         """Ask for the run."""

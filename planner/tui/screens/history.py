@@ -20,7 +20,7 @@ from planner.services.api import Comparison, RunSummary
 from planner.tui.actions import bindings_of
 from planner.tui.run_feed import over
 from planner.tui.screens.base import PlannerScreen
-from planner.tui.text import percent, row, state_mark, time_of_day, wrap
+from planner.tui.text import percent, row, short_option, state_mark, time_of_day, wrap
 from planner.tui.widgets.comparison import comparison_lines
 from planner.tui.widgets.pane import Pane
 from planner.tui.widgets.table import Cells, Column, Table
@@ -30,7 +30,7 @@ COLUMNS = (
     Column(key="id", label="run", width=8),
     Column(key="when", label="when", width=11),
     Column(key="name", label="name", width=14, wide=True),
-    Column(key="option", label="option", width=0),
+    Column(key="option", label="option, batch", width=0),
     Column(key="end", label="end", width=8, wide=True),
     Column(key="planned", label="planned", width=7, align="right"),
     Column(key="range", label="90 %", width=16, wide=True),
@@ -65,7 +65,7 @@ def run_cells(run: RunSummary, now: datetime) -> Cells:
         run.id,
         day_text(run.created_at, now),
         run.name,
-        run.option_text,
+        short_option(run.option_text),
         time_of_day(run.ended_at) if run.ended_at else "-",
         format_duration(run.predicted_total_s.p50),
         f"[{format_duration(low)}-{format_duration(high)}]",
@@ -130,6 +130,7 @@ class HistoryScreen(PlannerScreen):
     """The runs over a comparison, or over the calibration."""
 
     TAB = "history"
+    HOME = "#history"
     FOOTER = (
         "history.open",
         "list.mark",
@@ -161,11 +162,6 @@ class HistoryScreen(PlannerScreen):
         yield Input(id="filter", placeholder="show only runs with ...", classes="hidden")
         yield Pane("compare", id="compare")
 
-    def on_mount(self) -> None:
-        """Focus the table."""
-        super().on_mount()
-        self.query_one(Table).focus()
-
     def arrive(self) -> None:
         """Ask for the runs."""
         self.call(self.session.services.runs, self._answered, self._failed, group="history")
@@ -177,6 +173,7 @@ class HistoryScreen(PlannerScreen):
 
     def _answered(self, runs: tuple[RunSummary, ...]) -> None:
         self._runs, self._error = runs, None
+        self.session.known_runs = runs
         if not self.typing:
             self.repaint()
 

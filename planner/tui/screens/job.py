@@ -114,6 +114,7 @@ class JobScreen(PlannerScreen):
     """The form, the goal, the checks, and the line that says what enter does."""
 
     TAB = "job"
+    HOME = "#form"
     FOOTER = ("job.probe", "job.estimate", "app.palette", "app.quit")
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("job")
 
@@ -141,10 +142,9 @@ class JobScreen(PlannerScreen):
         yield Static(classes="problem", id=f"{name}-problem")
 
     def on_mount(self) -> None:
-        """Focus the form, so that enter does what the line at the bottom says."""
+        """With the form in focus, enter does what the line at the bottom says."""
         super().on_mount()
         self.query_one("#goal").border_title = Content.styled("goal", "bold")
-        self.query_one("#form").focus()
 
     # ---- drawing ---------------------------------------------------------------------------
 
@@ -316,6 +316,15 @@ class JobScreen(PlannerScreen):
     def do_estimate(self) -> None:
         """Estimate from kept results."""
         self.planner.start_estimate(probe=False)
+
+    def do_back(self) -> None:
+        """Leave a field; what could not be read there is dropped."""
+        texts = {"deadline": _deadline_text, "budget": _budget_text}
+        for name, text in texts.items():
+            field = self.query_one(f"#{name}", Input)
+            if field.has_class("-invalid"):
+                field.value = text(self.session.goal)
+        self.go_home()
 
     def do_checks(self) -> None:
         """Check again."""

@@ -35,6 +35,7 @@ class OptionsScreen(PlannerScreen):
     """The table over pictures and reasons."""
 
     TAB = "options"
+    HOME = "#options"
     FOOTER = (
         "options.launch",
         "options.why",
@@ -65,11 +66,6 @@ class OptionsScreen(PlannerScreen):
         with Horizontal(id="bottom"):
             yield WhatIf(id="what-if")
             yield Pane("option", id="detail")
-
-    def on_mount(self) -> None:
-        """Focus the table."""
-        super().on_mount()
-        self.query_one(Table).focus()
 
     def arrive(self) -> None:
         """Look for a kept estimate when this session has none."""

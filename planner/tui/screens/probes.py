@@ -89,6 +89,7 @@ class ProbesScreen(PlannerScreen):
     """Table, the running probe, and what the results say."""
 
     TAB = "probes"
+    HOME = "#probes"
     FOOTER = ("probes.options", "probes.skip", "probes.stop", "probes.log", "app.quit")
     PULSE_S = 0.5
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("probes")
@@ -101,11 +102,6 @@ class ProbesScreen(PlannerScreen):
         with Container(id="lower"):
             yield Pane("now", id="current")
             yield Pane("what the probes say", id="fit")
-
-    def on_mount(self) -> None:
-        """Focus the table."""
-        super().on_mount()
-        self.query_one(Table).focus()
 
     def offers(self) -> tuple[tuple[str, str], ...]:
         """Skip and stop only while there is something to skip or stop."""

@@ -28,6 +28,7 @@ class RunsScreen(PlannerScreen):
     """Follows the session's run, twice a second; its charts once a second."""
 
     TAB = "runs"
+    HOME = "#log"
     FOOTER = (
         "runs.pause",
         "runs.checkpoint",
@@ -57,11 +58,6 @@ class RunsScreen(PlannerScreen):
         yield Table(run_text.DECISION_COLUMNS, "guard", id="guard")
         yield LogView(id="log")
         yield Input(id="filter", placeholder="show only lines with ...", classes="hidden")
-
-    def on_mount(self) -> None:
-        """Focus the log: the keys that scroll work at once."""
-        super().on_mount()
-        self.query_one(LogView).focus()
 
     # ---- following -------------------------------------------------------------------------
 

@@ -2,47 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from textual.content import Content
 
 from planner.core.units import format_bytes, format_duration, format_money
 from planner.services.api import Comparison, ComparisonRow
-from planner.tui.text import Part, count, percent, row, wrap
+from planner.tui.text import Part, count, percent, probability, rate, row, short_option, wrap
 
 LABEL_WIDTH = 16
-CELL_WIDTH = 14
+CHANGE_WIDTH = 9
+_CELL = (14, 26)
+"""Narrowest and widest column of values."""
 
 
 def comparison_lines(comparison: Comparison, width: int) -> Iterable[Content]:
-    """A line for each quantity; a difference in the work is said first."""
+    """A line for each quantity that differs, then what is the same; a difference in the work first.
+
+    Subjects that do not fit into the width are left out, from the right.
+    """
     if not comparison.same_work:
         yield from wrap("! not the same work, so compare with care", width, style="bold $warn")
     for difference in comparison.differences:
         yield from wrap(f"! {difference}", width, style="$warn", indent="  ")
-    shown = max(1, (width - LABEL_WIDTH - 10) // CELL_WIDTH)
+    room = width - LABEL_WIDTH - CHANGE_WIDTH
+    shown = max(1, min(len(comparison.subjects), room // _CELL[0]))
+    cell = min(max(room // shown, _CELL[0]), _CELL[1])
     head: list[Part] = [" " * LABEL_WIDTH]
     for index, subject in enumerate(comparison.subjects[:shown]):
-        head.append((f"{chr(ord('A') + index)} {subject}".rjust(CELL_WIDTH), "bold"))
-    yield row(*head, ("    change", "bold $soft"))
-    for item in comparison.rows:
-        if any(value is not None for value in item.values):
-            yield _line(item, shown)
+        name = f"{chr(ord('A') + index)} {subject.rpartition('/')[2]}"
+        head.append((name[: cell - 1].rjust(cell), "bold"))
+    yield row(*head, ("change".rjust(CHANGE_WIDTH), "bold $soft"))
+    known = [item for item in comparison.rows if any(v is not None for v in item.values)]
+    same = [item for item in known if _is_same(item)]
+    for item in known:
+        if item not in same:
+            yield _line(item, shown, cell)
+    alike = [f"{_name(item)} {value_text(item.values[0], item.unit)}" for item in same]
     if comparison.same_work:
-        yield row(("same work: same samples, epochs and data", "$soft"))
+        alike.insert(0, "the work")
+    if alike:
+        yield from wrap(f"the same: {', '.join(alike)}", width, style="$soft", indent="  ")
 
 
-def _line(item: ComparisonRow, shown: int) -> Content:
-    cells: list[Part] = [(item.name[: LABEL_WIDTH - 1].ljust(LABEL_WIDTH), "$soft")]
-    cells += [value_text(value, item.unit).rjust(CELL_WIDTH) for value in item.values[:shown]]
+def _is_same(item: ComparisonRow) -> bool:
+    return all(value == item.values[0] for value in item.values)
+
+
+def _name(item: ComparisonRow) -> str:
+    return item.name.removeprefix("metric ").replace("_", " ")
+
+
+def _line(item: ComparisonRow, shown: int, cell: int) -> Content:
+    cells: list[Part] = [(_name(item)[: LABEL_WIDTH - 1].ljust(LABEL_WIDTH), "$soft")]
+    for value in item.values[:shown]:
+        cells.append(value_text(value, item.unit)[: cell - 1].rjust(cell))
     return row(*cells, _change(item))
 
 
 def _change(item: ComparisonRow) -> Part:
     change = item.change
-    if change is None or abs(change) < 0.005:
-        return ("         =" if change is not None else "", "$soft")
-    return (f"{change:>+8.0%} %".replace("%", "", 1), "bold")
+    if change is None:
+        return ""
+    text = f"{100 * change:+.0f} %" if abs(change) >= 0.005 else "="
+    return (text.rjust(CHANGE_WIDTH), "bold" if len(text) > 1 else "$soft")
 
 
 def value_text(value: float | str | None, unit: str) -> str:
@@ -50,15 +73,20 @@ def value_text(value: float | str | None, unit: str) -> str:
     if value is None:
         return "-"
     if isinstance(value, str):
-        return value
-    if unit in ("s", "seconds"):
-        return format_duration(value)
-    if unit in ("usd", "USD", "$"):
-        return format_money(value)
-    if unit in ("bytes", "B"):
-        return format_bytes(value)
-    if unit in ("fraction", "%"):
-        return percent(value, 1)
-    if abs(value) < 10 and value != int(value):
-        return f"{value:.3f}"
-    return count(value) + (f" {unit}" if unit and len(unit) < 4 else "")
+        return short_option(value)
+    form = _FORMS.get(unit)
+    if form is not None:
+        return form(value)
+    return f"{value:.3f}" if abs(value) < 10 and value != int(value) else count(value)
+
+
+_FORMS: dict[str, Callable[[float], str]] = {
+    "s": format_duration,
+    "usd": format_money,
+    "usd_per_h": rate,
+    "bytes": format_bytes,
+    "fraction": percent,
+    "probability": probability,
+    "samples_per_s": lambda value: f"{count(round(value))}/s",
+    "count": lambda value: f"{value:.0f}",
+}

@@ -14,6 +14,7 @@ from planner.tui.run_feed import over
 from planner.tui.text import (
     Part,
     count,
+    fit,
     money_interval,
     pair,
     percent,
@@ -114,7 +115,7 @@ def _charted(view: RunView) -> Iterable[tuple[str, str]]:
     known = {"samples_per_s", *(name for _, name in named)}
     logged = sorted(set(view.series) - known, key=lambda n: (n != "loss", "loss" in n, n))
     for name in logged:
-        yield name.replace("_", " ")[: LABEL - 1], name
+        yield fit(name.replace("_", " "), LABEL - 1), name
 
 
 def _range(name: str, series: Series) -> tuple[float | None, float | None]:
@@ -178,7 +179,7 @@ def _chance_of_cap(view: RunView) -> list[Part]:
     if view.p_budget is None:
         return []
     style = probability_style(view.p_budget, 0.95)
-    return [("  P(under cap) ", "$soft"), (probability(view.p_budget), f"bold {style}")]
+    return [("  P(≤cap) ", "$soft"), (probability(view.p_budget), f"bold {style}")]
 
 
 def _at_end(view: RunView) -> list[Part]:
