@@ -168,9 +168,13 @@ def _new_folder(state: StateDir) -> RunDir:
 def start_supervisor(state: StateDir, run: RunDir) -> None:
     """Start the run's supervisor, detached, and wait until it has taken the run over.
 
+    Taken over means that it has written to the journal: who looks then sees a run at work, not
+    the state that it rested in before.
+
     Raises:
         RunnerError: It ended or did not get that far; the text has its last words.
     """
+    before_bytes = run.journal.stat().st_size
     root = Path(planner.__file__).parents[1]
     command = [sys.executable, "-m", "planner.services.supervisor"]
     command += ["--state-dir", str(state.path.absolute()), "--run", run.run_id]
@@ -187,12 +191,12 @@ def start_supervisor(state: StateDir, run: RunDir) -> None:
     # Whoever starts it may live long (the app does) and must not leave a zombie behind.
     threading.Thread(target=process.wait, daemon=True).start()
     until_s = time.monotonic() + _START_WAIT_S
-    while time.monotonic() < until_s:
-        if supervisor_pid(run) is not None or process.returncode == 0:
+    while process.returncode is None and time.monotonic() < until_s:
+        if run.journal.stat().st_size > before_bytes:
             return
-        if process.returncode is not None:
-            break
         time.sleep(0.02)
+    if process.returncode == 0 or supervisor_pid(run) is not None:
+        return
     lines = log_lines(tail(run.supervisor_log), 3)
     raise RunnerError(
         f"the supervisor of {run.run_id} did not start: {' '.join(lines) or 'it said nothing'}",
