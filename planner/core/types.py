@@ -222,6 +222,8 @@ class ProbeResult:
         slice_samples: Training samples in the slice.
         samples: Training samples the whole epoch has.
         epochs: Passes over the data that the script said it makes; None when it did not say.
+        other_cores: Cores of this machine that other programs took from the probe, on average;
+            0 where cores were free, None where it cannot be told.
         error: Why it failed, in one line.
         log: Last lines of the failed job's output.
     """
@@ -248,6 +250,7 @@ class ProbeResult:
     slice_samples: int | None = None
     samples: int | None = None
     epochs: int | None = None
+    other_cores: float | None = None
     wall_s: float = 0.0
     cost_usd: float = 0.0
     error: str | None = None

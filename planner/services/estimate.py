@@ -31,6 +31,7 @@ from planner.services.dataset import scan_data
 from planner.services.estimatewarnings import (
     DEFAULT_BATCH,
     batch_warning,
+    busy_warning,
     option_warnings,
     probe_warnings,
     reuse_warning,
@@ -185,6 +186,7 @@ class Estimator:
             *reuse_warning(evidence.reused, now),
             *probe_warnings(evidence.new),
             *batch_warning(evidence.probes, evidence.global_batch),
+            *busy_warning(evidence.probes),
             *work_warnings(study.job, work),
             *option_warnings(conclusion.options),
             *conclusion.warnings,

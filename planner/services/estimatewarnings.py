@@ -10,6 +10,8 @@ from planner.core.units import format_duration
 
 DEFAULT_BATCH = 64
 """Global batch of a job that neither says its own nor has it told by the script."""
+_BUSY_CORES = 0.2
+"""Less than this is what any machine does besides."""
 
 
 def assumed_batch() -> Warning_:
@@ -83,6 +85,19 @@ def probe_warnings(probes: Sequence[ProbeResult]) -> tuple[Warning_, ...]:
             text = f"The probe of {shape}: {probe.error}."
             found.append(Warning_(code="probe.checkpoint_failed", text=text))
     return tuple(found)
+
+
+def busy_warning(probes: Sequence[ProbeResult]) -> tuple[Warning_, ...]:
+    """The machine was not the probes' own while they ran."""
+    taken = max((p.other_cores or 0.0 for p in probes if p.state == "ok"), default=0.0)
+    if taken < _BUSY_CORES:
+        return ()
+    text = (
+        f"Other programs took up to {taken:.1f} cores from the probes: times are longer for it, "
+        "and will differ when the machine is quiet."
+    )
+    hint = "Estimate again with --fresh on a quiet machine."
+    return (Warning_(code="machine.busy", text=text, hint=hint),)
 
 
 def option_warnings(options: Sequence[Option]) -> tuple[Warning_, ...]:

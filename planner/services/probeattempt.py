@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import psutil
+
 from planner.core.clock import Clock
 from planner.core.errors import RunnerError
 from planner.core.events import EventSink
@@ -156,6 +158,7 @@ class Attempt:
     def _watch(self, runner: Runner, handle: Handle, watch: ProbeWatch, start_s: float) -> _Ending:
         signs, last_sign_s, failed_s = 0, start_s, None
         next_measure_s = next_progress_s = start_s
+        psutil.cpu_percent()  # the first call only sets the clock
         while True:
             watch.read()
             now_s = self.clock.monotonic_s()
@@ -190,9 +193,18 @@ class Attempt:
         return self.limit_text if elapsed_s >= self.allowance_s else None
 
     def _measure(self, runner: Runner, handle: Handle) -> None:
-        on_gpu = self.trial.resources.gpus_per_node > 0
-        for measured in runner.measure(handle):
-            self._outside.add(measured, on_gpu=on_gpu)
+        resources = self.trial.resources
+        measured = runner.measure(handle)
+        for worker in measured:
+            self._outside.add(worker, on_gpu=resources.gpus_per_node > 0)
+        shares = [w.cpu_fraction for w in measured if w.cpu_fraction is not None]
+        if resources.market == "local" and len(shares) == resources.workers:
+            cores = psutil.cpu_count() or 1
+            self._outside.add_machine(
+                busy_cores=psutil.cpu_percent() / 100 * cores,  # since the last call
+                cores=cores,
+                own_cores=sum(shares) * resources.vcpus_per_node / resources.workers_per_node,
+            )
 
     def _tell(self, watch: ProbeWatch, elapsed_s: float) -> None:
         done, warmup = len(watch.step_time_s), self.job.probe.warmup_steps
@@ -313,6 +325,7 @@ class Attempt:
             measured_at=self.clock.now(),
             peak_outside_bytes=self._outside.peak_bytes,
             gpu_utilisation=self._outside.gpu_utilisation,
+            other_cores=self._outside.other_cores,
             wall_s=wall_s,
             cost_usd=self._cost_usd(wall_s),
             error=error,

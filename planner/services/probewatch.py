@@ -11,6 +11,9 @@ from typing import Any
 from planner.store.files import NdjsonTail
 from runners.base import Measurement
 
+_FULL = 0.85
+"""A machine with so much of its cores in use has none to spare."""
+
 
 @dataclass(slots=True)
 class Outside:
@@ -18,6 +21,20 @@ class Outside:
 
     peak_bytes: int | None = None
     _gpu: list[float] = field(default_factory=list)
+    _others: list[float] = field(default_factory=list)
+
+    def add_machine(self, *, busy_cores: float, cores: int, own_cores: float) -> None:
+        """Take how many cores of this machine are busy, and how many of those are the probe's.
+
+        What others use takes nothing from the probe while cores are free.
+        """
+        full = busy_cores >= _FULL * cores
+        self._others.append(max(0.0, busy_cores - own_cores) if full else 0.0)
+
+    @property
+    def other_cores(self) -> float | None:
+        """Mean cores that others took; None when it was never seen."""
+        return fmean(self._others) if self._others else None
 
     def add(self, measured: Measurement, *, on_gpu: bool) -> None:
         """Take one measurement of one worker."""

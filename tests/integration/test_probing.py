@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -329,3 +331,19 @@ def test_secrets_in_a_failure_are_not_kept(tmp_path: Path) -> None:
     code = "raise ValueError('HF_TOKEN=hf_abcdefghijklmnopqrstuvwxyz0123456789')"
     result = probe(scripted_job(tmp_path, command=("python", "-c", code)), tmp_path)
     assert "hf_abcdefgh" not in str(result)
+
+
+# ---- the machine
+
+
+def test_what_others_take_from_a_probe_is_measured(tmp_path: Path) -> None:
+    spin = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(spin, cwd="/") for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        result = probe(scripted_job(tmp_path, "slow"), tmp_path)
+    finally:
+        for process in others:
+            process.kill()
+            process.wait()
+    assert result.state == "ok"
+    assert (result.other_cores or 0) > 0.5 * (os.cpu_count() or 1)
