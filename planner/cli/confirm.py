@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
 from planner.cli import diagnostics
 from planner.cli.optiontable import goal_words
@@ -38,19 +37,24 @@ def plan_text(result: EstimateResult, option: Option, max_usd_per_h: float) -> s
     return "\n".join(lines)
 
 
-def confirm(
-    result: EstimateResult, option: Option, *, above_usd: float, command_line: Sequence[str]
-) -> None:
-    """Ask for one `y`, or for the cap when the worst case is above `above_usd`.
+def require_terminal(line: str) -> None:
+    """Refuse to ask where nobody can answer; `line` is what to type instead.
 
     Raises:
-        NotConfirmedError: Refused, or there is no terminal to ask on.
+        NotConfirmedError: Standard input is not a terminal.
     """
     if not sys.stdin.isatty():
         raise NotConfirmedError(
-            "a launch needs a confirmation, and standard input is not a terminal",
-            hint=f"add --yes: {' '.join((*command_line, '--yes'))}",
+            "a launch needs a confirmation, and standard input is not a terminal", hint=line
         )
+
+
+def confirm(result: EstimateResult, option: Option, *, above_usd: float) -> None:
+    """Ask for one `y`, or for the cap when the worst case is above `above_usd`.
+
+    Raises:
+        NotConfirmedError: Refused.
+    """
     worst = worst_case_usd(option, result.goal.budget_usd)
     if worst > above_usd:
         _confirm_by_amount(worst)

@@ -18,10 +18,14 @@ from planner.core.errors import ExitCode, PlannerError
 class _Talk:
     quiet: bool = False
     verbosity: int = 0
-    status_width: int = 0
+    status: str = ""
 
 
 _talk = _Talk()
+
+
+class Interrupted(BaseException):
+    """Ctrl-C ended a command. Raised in the place of KeyboardInterrupt, which typer swallows."""
 
 
 class Terminated(BaseException):
@@ -63,14 +67,15 @@ def status(text: str) -> None:
     """Replace the status line of a terminal. Empty takes it away."""
     if _talk.quiet or not is_terminal():
         return
-    width = _columns() - 1
-    shown = text[:width]
-    _raw("\r" + shown.ljust(_talk.status_width) + "\r" + shown if shown else "\r\x1b[K")
-    _talk.status_width = len(shown)
+    shown = text[: _columns() - 1]
+    if shown != _talk.status:
+        _raw(f"\r{shown}\x1b[K")
+        _talk.status = shown
 
 
 def ask(question: str) -> str:
     """Ask on the terminal and wait for a line; empty at the end of input."""
+    status("")
     _raw(question)
     return sys.stdin.readline().strip()
 
@@ -121,7 +126,7 @@ def exit_code_of(error: BaseException) -> int:
     """The exit code that an error ends a command with."""
     if isinstance(error, PlannerError):
         return int(error.exit_code)
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, Interrupted):
         return int(ExitCode.INTERRUPT)
     if isinstance(error, Terminated):
         return int(ExitCode.TERM)
@@ -136,7 +141,7 @@ def _columns() -> int:
 
 
 def _write(text: str) -> None:
-    if _talk.status_width:
+    if _talk.status:
         status("")
     _raw(text.rstrip("\n") + "\n")
 

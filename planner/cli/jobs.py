@@ -41,8 +41,6 @@ def read_job(invocation: Invocation, job: Path | None, where: str | None = None)
         UsageError: Neither was given, or both.
         ConfigError: The file is wrong.
     """
-    from planner.config.jobfile import job_from_command, load_job
-
     if invocation.command is not None and job is not None:
         raise UsageError(
             "both a job file and a command were given", hint="give one of them, not both"
@@ -50,6 +48,8 @@ def read_job(invocation: Invocation, job: Path | None, where: str | None = None)
     if invocation.command is not None:
         if not invocation.command:
             raise UsageError("there is no command after --", hint="-- python train.py ...")
+        from planner.config.jobfile import job_from_command
+
         spec = job_from_command(invocation.command, Path.cwd())
     else:
         path = job or Path(DEFAULT_JOB_FILE)
@@ -58,6 +58,8 @@ def read_job(invocation: Invocation, job: Path | None, where: str | None = None)
                 f"no job file was named, and there is no {DEFAULT_JOB_FILE} here",
                 hint="planner init -- python train.py ... writes one",
             )
+        from planner.config.jobfile import load_job
+
         spec = load_job(path, datetime.now(UTC))
     return spec if where is None else replace(spec, places=_only(spec.places, where))
 

@@ -25,7 +25,7 @@ def reader(*, active: bool) -> Iterator[ReadKey]:
         return
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
-    tty.setcbreak(descriptor)
+    tty.setcbreak(descriptor, termios.TCSADRAIN)  # keeps what was typed already
     try:
         yield _read_key
     finally:

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from planner.cli.diagnostics import Interrupted
 from planner.core.errors import UsageError
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -72,6 +73,13 @@ class LazyGroup(TyperGroup):
             hint = f"did you mean planner {near[0]}?" if near else "planner --help"
             raise UsageError(f'there is no command "{first}"', hint=hint)
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call a command; what Ctrl-C ended is told apart from a command's own exit code."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted from error
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List the commands without importing them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -94,7 +95,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run planner and leave with its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     own, command = split_command(given)
-    invocation = Invocation(command=command)
+    invocation = Invocation(arguments=tuple(own), command=command)
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = _call(own, invocation)
@@ -122,14 +123,10 @@ def _call(own: list[str], invocation: Invocation) -> int:
         return _fail(own, error)
     except typer.TyperException as error:
         return _fail(own, _usage(error))
-    except diagnostics.Terminated as error:
+    except (diagnostics.Interrupted, diagnostics.Terminated) as error:
         return _interrupted(own, error)
-    except typer.Abort:
-        return _interrupted(own, KeyboardInterrupt())
     except Exception as error:
         return _crash(own, invocation, error)
-    if returned == ExitCode.INTERRUPT:
-        return _interrupted(own, KeyboardInterrupt())
     return returned if isinstance(returned, int) else 0
 
 
@@ -158,10 +155,9 @@ def _interrupted(own: list[str], error: BaseException) -> int:
 
 
 def _crash(own: list[str], invocation: Invocation, error: Exception) -> int:
-    try:
-        folder: Path | None = invocation.state_folder() / "crashes"
-    except PlannerError:
-        folder = None
+    folder: Path | None = None
+    with suppress(Exception):  # a report about a defect must not end in another one
+        folder = invocation.state_folder() / "crashes"
     path = diagnostics.write_report(error, own, folder)
     diagnostics.tell_text(
         f"internal error ({type(error).__name__}), a bug of planner's",

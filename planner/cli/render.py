@@ -52,10 +52,12 @@ def bold(value: str) -> str:
 def _write(value: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
     # What a terminal's encoding cannot show must not end a command.
-    data = value.encode(encoding, errors="backslashreplace")
+    data = memoryview(value.encode(encoding, errors="backslashreplace"))
     try:
         sys.stdout.flush()
-        sys.stdout.buffer.write(data)
+        # Without Python's buffering a write to a pipe may take a part only.
+        while data:
+            data = data[sys.stdout.buffer.write(data) :]
         sys.stdout.buffer.flush()
     except BrokenPipeError as error:
         raise OutputClosed from error

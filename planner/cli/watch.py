@@ -213,7 +213,7 @@ class LiveLine:
         """Show one view."""
         for text in self._seen.news(view):
             diagnostics.say(text)
-        diagnostics.status(live_line(view) + "   [d] detach [s] stop [l] log [?]")
+        diagnostics.status(f"[?] {live_line(view)}")
 
 
 class PlainLines:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from planner.core.distribution import Distribution
@@ -180,7 +180,7 @@ class FakeServices:
 
     def rescore(self, estimate: EstimateResult, goal: Goal) -> EstimateResult:
         self._called("rescore", goal)
-        options, recommendation = rescore_options(estimate.options, goal, NOW)
+        options, recommendation = rescore_options(estimate.options, goal, datetime.now(UTC))
         return replace(estimate, goal=goal, options=options, recommendation=recommendation)
 
     # ---- run

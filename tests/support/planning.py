@@ -21,7 +21,7 @@ from planner.core.types import (
     WorkLoad,
 )
 
-NOW = datetime(2026, 11, 21, 11, 40, tzinfo=UTC)
+NOW = datetime(2025, 3, 14, 11, 40, tzinfo=UTC)
 WORK = WorkLoad(samples=1437, epochs=10, tail_samples=360, slice_fraction=0.1, fingerprint="f:1")
 
 

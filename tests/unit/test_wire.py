@@ -103,7 +103,7 @@ def test_estimate_with_a_goal_validates_and_is_ordered() -> None:
     check(document, "estimate")
     assert [o["rank"] for o in document["options"]] == [1, 2, 3]
     assert document["work"]["samples"] == 14370
-    assert document["created_at"] == "2026-11-21T11:40:00Z"
+    assert document["created_at"] == "2025-03-14T11:40:00Z"
 
 
 def test_estimate_where_every_probe_failed_is_complete() -> None:

@@ -19,7 +19,10 @@ def version() -> None:
 def schema(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A document: estimate, run, job...")],
 ) -> None:
-    """Print the JSON Schema (draft 2020-12) of a document that planner reads or writes."""
+    """Print a JSON Schema.
+
+    Draft 2020-12, of a document that planner reads or writes.
+    """
     from planner.cli.schemas import names, schema_of
 
     if name not in names():

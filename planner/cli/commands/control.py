@@ -30,7 +30,7 @@ def resume(
     yes: command.Yes = False,
     json: command.Json = False,
 ) -> None:
-    """Continue a paused, failed or orphaned run from its last good checkpoint.
+    """Continue a paused, failed or orphaned run from its last checkpoint.
 
     It spends money again, up to the cap that was agreed to, so it asks.
     """

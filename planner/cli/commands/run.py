@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -200,14 +198,13 @@ def _controller(text: str) -> ControllerMode:
 def _agree(
     called: Invocation, result: EstimateResult, chosen: Option, pin: float, *, yes: bool
 ) -> None:
-    from planner.cli.confirm import confirm, plan_text
+    from planner.cli.confirm import confirm, plan_text, require_terminal
 
     diagnostics.say(plan_text(result, chosen, pin))
     if yes:
         return
-    line = ["planner", *(shlex.quote(a) for a in sys.argv[1:] if a != "--")]
-    above = called.settings().ui.confirm_above_usd
-    confirm(result, chosen, above_usd=above, command_line=line)
+    require_terminal(called.line("--yes"))
+    confirm(result, chosen, above_usd=called.settings().ui.confirm_above_usd)
 
 
 # ---- watch -------------------------------------------------------------------------------------
