@@ -84,8 +84,9 @@ def micro_batches(
 ) -> tuple[Micro, ...]:
     """What worker `rank` does in the step over positions [start, stop).
 
-    No micro-batch is larger than `micro_batch`, with one exception: rather than a micro-batch of a
-    single sample, one of `micro_batch + 1` is made. With `split` false there is just one.
+    No micro-batch is larger than `micro_batch`, with one exception: a `micro_batch` of 3 or less is
+    exceeded, by two at the most, rather than leaving a single sample over. With `split` false
+    there is just one micro-batch.
     """
     samples = stop - start
     base, extra = divmod(samples, workers)

@@ -1,0 +1,51 @@
+"""How these tests start workers: in this process, or as real processes with planner's variables."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.sdkbench import Bench
+
+import planner.sdk
+
+SDK = Path(planner.sdk.__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """`attach` takes SIGTERM and SIGUSR1; give them back after each test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The SDK as runners stage it: alone, without the rest of planner."""
+    folder = tmp_path_factory.mktemp("stage")
+    shutil.copytree(SDK, folder / "planner" / "sdk", ignore=shutil.ignore_patterns("_stage"))
+    (folder / "planner" / "__init__.py").touch()
+    shutil.copy(SDK / "_stage" / "sitecustomize.py", folder)
+    return folder
+
+
+@pytest.fixture
+def bench(tmp_path: Path, stage: Path) -> Bench:
+    return Bench(tmp_path, stage)
+
+
+@pytest.fixture
+def here(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make this process a worker of `bench`; each call is the next attempt."""
+
+    def enter(**variables: object) -> None:
+        bench.attempt += 1
+        for name, value in bench.environment(**variables).items():
+            monkeypatch.setenv(name, value)
+
+    return enter

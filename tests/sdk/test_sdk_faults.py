@@ -1,0 +1,249 @@
+"""Real processes, without torch, hurt for real: signals, kill -9, full and hung disks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.sdkbench import Bench, events
+
+BATCHES, EPOCHS = 10, 3
+SCRIPT = """
+    import os, resource, time
+    import planner.sdk as planner
+
+    most = int(os.environ.get("LARGEST_FILE", "-1"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))  # -1 is no limit
+
+    class Seen:
+        batches = []
+        def state_dict(self):
+            if len(self.batches) == int(os.environ.get("SLOW_SAVE_AT", "-1")):
+                print("saving", flush=True)
+                time.sleep(100)
+            room = int(os.environ.get("LARGE_FROM", "1000"))
+            padding = "x" * 2_000_000 if len(self.batches) >= room else ""
+            return {"batches": self.batches, "padding": padding}
+        def load_state_dict(self, state):
+            self.batches = state["batches"]
+
+    seen = Seen()
+    job = planner.attach(epochs=3, state={"seen": seen})
+    for epoch, batches in job.epochs([[i] for i in range(10)]):
+        for batch in batches:
+            if job.step == int(os.environ.get("CRASH_AT", "-1")):
+                raise RuntimeError("crashed")
+            seen.batches.append([epoch, batch[0]])
+            job.log(loss=1 / (1 + job.step))
+            time.sleep(float(os.environ.get("STEP_S", "0")))
+    print(seen.batches)
+"""
+EVERYTHING = [[epoch, batch] for epoch in range(EPOCHS) for batch in range(BATCHES)]
+EVERY_STEP = 1e-6
+
+
+@pytest.fixture
+def script(bench: Bench) -> Path:
+    return bench.script(SCRIPT)
+
+
+def wait_until(true: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.02)
+
+
+def said(path: Path, kind: str) -> list[dict[str, Any]]:
+    """Events of a worker that still writes; the last line may be half there."""
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [event for event in map(json.loads, lines) if event["type"] == kind]
+
+
+def trained(done: subprocess.CompletedProcess[str]) -> list[list[int]]:
+    assert done.returncode == 0, done.stderr
+    batches: list[list[int]] = json.loads(done.stdout)
+    return batches
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_stops_at_the_next_step_with_75_and_everything_saved(
+    bench: Bench, script: Path, number: signal.Signals
+) -> None:
+    processes = bench.start(script, STEP_S=0.05)
+    wait_until(lambda: bool(said(bench.events_path(), "steps")), "a step was done")
+    processes[0].send_signal(number)
+    assert bench.finish(processes)[0].returncode == 75
+    stopping = events(bench.events_path(), "stopping")[0]
+    saved = events(bench.events_path(), "checkpoint")[-1]
+    assert stopping["reason"] == "signal"
+    assert saved["reason"] == "stop"
+    assert saved["step"] == stopping["step"] > 0
+    assert trained(bench.run(script)[0]) == EVERYTHING
+    resumed = events(bench.events_path(), "attached")[0]["resumed"]
+    assert resumed["step"] == saved["step"]
+    assert resumed["path"] == saved["path"]
+
+
+def test_a_control_file_stops_and_saves(bench: Bench, script: Path) -> None:
+    bench.order(seq=1, checkpoint=0, stop=False)
+    processes = bench.start(script, STEP_S=0.1)
+    path = bench.events_path()
+    wait_until(lambda: bool(said(path, "steps")), "a step was done")
+    bench.order(seq=2, checkpoint=1, stop=False)
+    wait_until(lambda: bool(said(path, "checkpoint")), "a checkpoint was written")
+    assert said(path, "checkpoint")[0]["reason"] == "request"
+    bench.control.write_text('{"seq": 9, "stop": tr')  # as a reader may catch it in mid-write
+    wait_until(lambda: said(path, "steps")[-1]["step"] > 15, "steps went on")
+    bench.order(seq=3, checkpoint=1, stop=True)
+    assert bench.finish(processes)[0].returncode == 75
+    assert [event["seq"] for event in events(path, "control")] == [2, 3]
+    assert len(events(path, "checkpoint")) == 2, "one on request, one at the stop"
+    assert events(path, "stopping")[0]["reason"] == "control"
+    bench.order(seq=4, checkpoint=1, stop=False)
+    assert trained(bench.run(script)[0]) == EVERYTHING
+
+
+def test_a_signal_before_the_first_step_leaves_at_once(bench: Bench) -> None:
+    script = bench.script(
+        SCRIPT.replace("for epoch, batches", "os.kill(os.getpid(), 15)\n    for epoch, batches", 1)
+    )
+    assert bench.run(script)[0].returncode == 75
+    assert events(bench.events_path(), "stopping")[0]["step"] == 0
+
+
+def test_kill_9_in_the_middle_of_a_checkpoint_leaves_the_one_before(
+    bench: Bench, script: Path
+) -> None:
+    (process,) = bench.start(script, SLOW_SAVE_AT=7, PLANNER_CHECKPOINT_INTERVAL_S=EVERY_STEP)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "saving\n"
+    process.kill()
+    bench.finish([process])
+    assert any(p.name.startswith(".writing-") for p in bench.checkpoints.iterdir())
+    assert trained(bench.run(script)[0]) == EVERYTHING
+    assert events(bench.events_path(), "attached")[0]["resumed"]["step"] == 6
+    assert not [p for p in bench.checkpoints.iterdir() if p.name.startswith(".")], "swept up"
+
+
+def test_a_crash_is_a_failure_and_the_steps_before_it_are_told(bench: Bench, script: Path) -> None:
+    (done,) = bench.run(script, CRASH_AT=7)
+    assert done.returncode == 1
+    assert "crashed" in done.stderr
+    assert events(bench.events_path(), "steps")[-1]["step"] == 7
+    assert not events(bench.events_path(), "finished")
+
+
+def test_a_full_disk_keeps_the_checkpoints_before_and_training_goes_on(
+    bench: Bench, script: Path
+) -> None:
+    (done,) = bench.run(
+        script,
+        LARGEST_FILE=1_000_000,
+        LARGE_FROM=15,
+        PLANNER_CHECKPOINT_INTERVAL_S=EVERY_STEP,
+    )
+    assert trained(done) == EVERYTHING
+    assert "those before it are untouched" in done.stderr
+    failed = events(bench.events_path(), "checkpoint_failed")
+    assert failed[0]["step"] == 15
+    assert "File too large" in failed[0]["error"]
+    assert trained(bench.run(script)[0]) == EVERYTHING, "from step 14 on"
+    assert events(bench.events_path(), "attached")[0]["resumed"]["step"] == 14
+
+
+def test_asked_to_stop_but_unable_to_save_is_not_75(bench: Bench, script: Path) -> None:
+    bench.checkpoints.write_text("a file where the folder should be")
+    processes = bench.start(script, STEP_S=0.05)
+    wait_until(lambda: bool(said(bench.events_path(), "steps")), "a step was done")
+    processes[0].send_signal(signal.SIGTERM)
+    (done,) = bench.finish(processes)
+    assert done.returncode == 74
+    assert "nothing could be saved" in done.stderr
+
+
+def newest(bench: Bench) -> Path:
+    return sorted(bench.checkpoints.iterdir())[-1]
+
+
+def flip_a_byte(checkpoint: Path) -> None:
+    file = checkpoint / "state.json"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def cut_short(checkpoint: Path) -> None:
+    file = checkpoint / "state.json"
+    file.write_bytes(file.read_bytes()[:-5])
+
+
+def lose_manifest(checkpoint: Path) -> None:
+    (checkpoint / "manifest.json").unlink()
+
+
+def halve_manifest(checkpoint: Path) -> None:
+    (checkpoint / "manifest.json").write_text('{"version": 1, "files": {"state')
+
+
+@pytest.mark.parametrize("damage", [flip_a_byte, cut_short, lose_manifest, halve_manifest])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    bench: Bench, script: Path, damage: Callable[[Path], None]
+) -> None:
+    bench.run(script, CRASH_AT=7, PLANNER_CHECKPOINT_INTERVAL_S=EVERY_STEP)
+    assert len(list(bench.checkpoints.iterdir())) == 2, "the last two are kept"
+    damaged = newest(bench)
+    damage(damaged)
+    (done,) = bench.run(script, CRASH_AT=8, PLANNER_CHECKPOINT_INTERVAL_S=EVERY_STEP)
+    assert f"{damaged.name} is damaged" in done.stderr
+    assert events(bench.events_path(), "attached")[0]["resumed"]["step"] == 6
+    assert not damaged.exists(), "dropped once there are two good ones"
+    assert trained(bench.run(script)[0]) == EVERYTHING
+
+
+def test_the_one_before_stays_until_the_new_one_is_verified(bench: Bench, script: Path) -> None:
+    bench.run(script, CRASH_AT=7, PLANNER_CHECKPOINT_INTERVAL_S=EVERY_STEP)
+    before = sorted(bench.checkpoints.iterdir())
+    bench.run(
+        script,
+        LARGEST_FILE=1_000_000,
+        LARGE_FROM=0,
+        CRASH_AT=12,
+        PLANNER_CHECKPOINT_INTERVAL_S=EVERY_STEP,
+    )
+    failed = events(bench.events_path(), "checkpoint_failed")
+    assert {event["step"] for event in failed} == {8, 9, 10, 11, 12}
+    assert sorted(bench.checkpoints.iterdir()) == before
+
+
+def test_a_full_disk_for_events_does_not_stop_training(bench: Bench, script: Path) -> None:
+    (done,) = bench.run(script, PLANNER_EVENTS="/dev/full")
+    assert trained(done) == EVERYTHING
+    assert done.stderr.count("No space left") == 1, "told once"
+
+
+def test_a_hung_disk_for_events_does_not_stop_training(bench: Bench, script: Path) -> None:
+    fifo = bench.root / "hung"
+    os.mkfifo(fifo)  # opening it for writing blocks for as long as nobody reads
+    (done,) = bench.run(script, PLANNER_EVENTS=fifo)
+    assert trained(done) == EVERYTHING
+
+
+def test_a_finished_run_does_nothing_when_started_again(bench: Bench, script: Path) -> None:
+    assert trained(bench.run(script)[0]) == EVERYTHING
+    assert events(bench.events_path(), "finished")[0] | {"t": 0} == {
+        "t": 0,
+        "type": "finished",
+        "step": 30,
+        "samples": 30,
+        "epochs": 3,
+    }
+    assert trained(bench.run(script)[0]) == EVERYTHING
+    assert not events(bench.events_path(), "steps")

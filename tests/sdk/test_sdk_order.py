@@ -1,0 +1,92 @@
+"""Which samples each worker takes: every one once, whatever the sizes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.sdk.order import Micro, micro_batches, step_bounds
+
+workers = st.integers(1, 9)
+sizes = st.integers(1, 300)
+
+
+@given(samples=st.integers(0, 2000), batch=sizes, count=workers, drop_last=st.booleans())
+def test_steps_cover_an_epoch_without_gap_or_overlap(
+    samples: int, batch: int, count: int, drop_last: bool
+) -> None:
+    bounds = list(step_bounds(samples, batch, count, drop_last=drop_last))
+    edges = [0, *(stop for _, stop in bounds)]
+    assert [start for start, _ in bounds] == edges[:-1]
+    left_out = samples - edges[-1]
+    assert 0 <= left_out < batch if drop_last else left_out == 0
+
+
+@given(samples=st.integers(1, 2000), batch=sizes, count=workers, done=st.integers(0, 50))
+def test_steps_from_a_boundary_are_the_rest_of_the_same_steps(
+    samples: int, batch: int, count: int, done: int
+) -> None:
+    bounds = list(step_bounds(samples, batch, count))
+    done = min(done, len(bounds) - 1)
+    assert list(step_bounds(samples, batch, count, start=bounds[done][0])) == bounds[done:]
+
+
+@given(samples=st.integers(1, 2000), batch=sizes, count=workers)
+def test_only_the_last_step_differs_in_size(samples: int, batch: int, count: int) -> None:
+    *full, last = [stop - start for start, stop in step_bounds(samples, batch, count)]
+    assert set(full) <= {batch}
+    assert last < batch + 2 * count
+    assert last >= 2 * count or not full
+
+
+def test_a_last_step_too_small_to_share_joins_the_one_before() -> None:
+    assert list(step_bounds(131, 64, 2)) == [(0, 64), (64, 131)]
+    assert list(step_bounds(132, 64, 2)) == [(0, 64), (64, 128), (128, 132)]
+
+
+@given(start=st.integers(0, 100), per_worker=st.integers(1, 60), count=workers, data=st.data())
+def test_workers_share_a_step_without_gap_or_overlap(
+    start: int, per_worker: int, count: int, data: st.DataObject
+) -> None:
+    samples = per_worker * count + data.draw(st.integers(0, count - 1))
+    micro_batch = data.draw(st.integers(1, 70))
+    shares = [
+        micro_batches(start, start + samples, rank=rank, workers=count, micro_batch=micro_batch)
+        for rank in range(count)
+    ]
+    taken = [i for share in shares for micro in share for i in range(micro.start, micro.stop)]
+    assert taken == list(range(start, start + samples))
+    assert len({len(share) for share in shares}) == 1, "workers meet in the last micro-batch"
+    for share in shares:
+        sizes = [micro.stop - micro.start for micro in share]
+        assert max(sizes) <= micro_batch + (2 if micro_batch <= 3 else 0)
+        assert min(sizes) >= 2 or per_worker < 2 or micro_batch < 2
+        assert [m.first for m in share] == [True] + [False] * (len(share) - 1)
+        assert [m.last for m in share] == [False] * (len(share) - 1) + [True]
+
+
+def weights(share: tuple[Micro, ...], count: int) -> list[float]:
+    """What each sample's gradient is multiplied by in the end, of one worker's samples."""
+    out: list[float] = []
+    for i, micro in enumerate(share):
+        size = micro.stop - micro.start
+        factor = 1.0
+        for later in share[i + 1 :]:
+            factor *= later.carry
+        out += [factor * share[-1].finish / size / count] * size
+    return out
+
+
+@given(per_worker=st.integers(4, 60), count=workers, data=st.data())
+def test_every_sample_weighs_the_same_in_a_step(
+    per_worker: int, count: int, data: st.DataObject
+) -> None:
+    samples = per_worker * count + data.draw(st.integers(0, count - 1))
+    micro_batch = data.draw(st.integers(2, 70))
+    for rank in range(count):
+        share = micro_batches(0, samples, rank=rank, workers=count, micro_batch=micro_batch)
+        assert weights(share, count) == pytest.approx([1 / samples] * len(weights(share, count)))
+        assert share[-1].finish == pytest.approx(
+            micro_batches(0, samples, rank=0, workers=count, micro_batch=micro_batch)[-1].finish
+        ), "after the workers met, all must scale alike"

@@ -1,0 +1,103 @@
+"""A training run of the SDK in a test: its files, its control file, its real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+
+def events(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """What a worker said, all of it or one kind."""
+    said = [json.loads(line) for line in path.read_text().splitlines()]
+    return [event for event in said if kind in (None, event["type"])]
+
+
+class Bench:
+    """One run's files, and the processes that work on it."""
+
+    def __init__(self, root: Path, stage: Path) -> None:
+        self.root = root
+        self.stage = stage
+        self.checkpoints = root / "checkpoints"
+        self.control = root / "control.json"
+        self.attempt = 0
+
+    def order(self, **said: object) -> None:
+        """Write the control file as planner does."""
+        beside = self.control.with_suffix(".new")
+        beside.write_text(json.dumps(said))
+        beside.rename(self.control)
+
+    def environment(self, rank: int = 0, **variables: object) -> dict[str, str]:
+        """planner's variables for one worker; those given go before the usual ones."""
+        usual = {
+            "PLANNER_EVENTS": self.events_path(rank),
+            "PLANNER_CONTROL": self.control,
+            "PLANNER_CHECKPOINT_DIR": self.checkpoints,
+            "RANK": rank,
+        }
+        return {name: str(value) for name, value in (usual | variables).items()}
+
+    def events_path(self, rank: int = 0) -> Path:
+        return self.root / f"events-{self.attempt}-{rank}.ndjson"
+
+    def script(self, text: str) -> Path:
+        path = self.root / "train.py"
+        path.write_text(textwrap.dedent(text))
+        return path
+
+    def start(
+        self,
+        script: Path,
+        *,
+        workers: int = 1,
+        **variables: object,
+    ) -> list[subprocess.Popen[str]]:
+        """Start every worker as a real process; the next attempt of this run."""
+        self.attempt += 1
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        basic = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        shared = {
+            "PYTHONPATH": self.stage,
+            "OMP_NUM_THREADS": 1,
+            "WORLD_SIZE": workers,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
+        return [
+            subprocess.Popen(
+                [sys.executable, str(script)],
+                env=basic | self.environment(rank, **shared, **variables),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(workers)
+        ]
+
+    def finish(
+        self, processes: list[subprocess.Popen[str]]
+    ) -> list[subprocess.CompletedProcess[str]]:
+        """Wait for all of them; none is left running."""
+        done = []
+        try:
+            for process in processes:
+                out, err = process.communicate(timeout=100)
+                done.append(subprocess.CompletedProcess([], process.returncode, out, err))
+        finally:
+            for process in processes:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+        return done
+
+    def run(self, script: Path, **options: Any) -> list[subprocess.CompletedProcess[str]]:
+        return self.finish(self.start(script, **options))
