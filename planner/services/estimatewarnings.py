@@ -37,17 +37,14 @@ def batch_warning(probes: Sequence[ProbeResult], asked: int) -> tuple[Warning_, 
 
 def work_warnings(job: JobSpec, work: WorkLoad) -> tuple[Warning_, ...]:
     """How much work is planned for, where the job and the script differ or the script is silent."""
+    planned = "1 epoch" if work.epochs == 1 else f"{work.epochs:g} epochs"
     if work.epochs != job.epochs:
-        text = (
-            f"The script makes {work.epochs:g} epochs where the job says {job.epochs}: "
-            f"{work.epochs:g} are planned for."
-        )
+        text = f"The script makes {planned}, and that is planned for; the job says {job.epochs}."
         hint = "Set epochs in [job] to the same, or pass {epochs} to the script."
         return (Warning_(code="job.epochs_differ", text=text, hint=hint),)
     if job.tier == 0:
-        epochs = "1 epoch" if job.epochs == 1 else f"{job.epochs} epochs"
         text = (
-            f"The script does not tell planner its work: {epochs} of {work.samples} samples are "
+            f"The script does not tell planner its work: {planned} of {work.samples} samples are "
             "planned for, as the job says."
         )
         hint = "Check epochs and samples in [job], or use the SDK (docs/training-script.md)."
