@@ -65,6 +65,7 @@ class PlannerApp(App[None]):
     MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {
         tab: partial(_screen, tab) for tab in TABS
     }
+    DEFAULT_MODE = "job"
     BINDINGS: ClassVar[list[BindingType]] = [
         *bindings_of("app"),
         Binding("ctrl+c", "app.do('app.quit')", show=False),
@@ -76,10 +77,12 @@ class PlannerApp(App[None]):
     def __init__(self, session: Session, *, ascii: bool = False, theme: str | None = None) -> None:
         self._ascii = [AsciiFilter()] if ascii else []
         self._wanted_theme = theme or DEFAULT_THEME
+        self._variables: dict[str, str] = {}
         self.session = session
         self.pace = 1.0
         self.farewell: list[str] = []
         super().__init__()
+        self._put_on_theme()
 
     # ---- start -----------------------------------------------------------------------------
 
@@ -91,22 +94,38 @@ class PlannerApp(App[None]):
         """Textual's own, and the one that leaves only ASCII."""
         return [*super().get_line_filters(), *self._ascii]
 
-    def on_mount(self) -> None:
-        """Set up looks and keys, and go to the first screen."""
+    def _put_on_theme(self) -> None:
+        """Take the theme before any style is parsed: parsing twice would double the start."""
         for theme in THEMES:
             self.register_theme(theme)
-        if self._wanted_theme in self.available_themes:
-            self.theme = self._wanted_theme
+        known = self._wanted_theme in self.available_themes
+        self.set_reactive(App.theme, self._wanted_theme if known else DEFAULT_THEME)
+        self._variables = self.get_css_variables()
+        self.stylesheet.set_variables(self._variables)
+
+    def refresh_css(self, animate: bool = True) -> None:
+        """Parse the styles again only when a colour has changed.
+
+        Textual also asks for it at the start and at the first visit of each tab, where nothing
+        but the styles of new widgets is missing, and those are parsed as they come.
+        """
+        variables = self.get_css_variables()
+        if variables == self._variables:
+            self.stylesheet.update(self, animate=animate)
         else:
-            self.theme = DEFAULT_THEME
-            self.notify(
-                f'There is no theme "{self._wanted_theme}". Press : and type "theme".',
-                severity="warning",
-            )
+            self._variables = variables
+            super().refresh_css(animate=animate)
+
+    def on_mount(self) -> None:
+        """Say what is wrong with the settings, and go to the run that was asked for."""
+        if self._wanted_theme not in self.available_themes:
+            text = f'There is no theme "{self._wanted_theme}". Press : and type "theme".'
+            self.notify(text, severity="warning")
         self.set_keymap(dict(self.session.keymap.changed))
         for problem in self.session.keymap.problems:
             self.notify(problem, title="keymap", severity="warning")
-        self.switch_mode("runs" if self.session.run_id else "job")
+        if self.session.run_id:
+            self.switch_mode("runs")
         if os.environ.get(EXIT_AFTER_FIRST_FRAME) == "1":
             self.call_after_refresh(self._after_first_frame)
 
