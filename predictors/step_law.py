@@ -7,13 +7,14 @@ j loading processes per worker::
     loading  L = l m (1 / max(j, 1) + sharing (p - 1))
     pass     M = C + L                      when the worker loads for itself (j = 0)
              M = (C^4 + L^4)^(1/4)          when others load ahead: nearly the larger one
-    sync     S = 2 g (1 - 1/p) + 2 h (1 - 1/n) + latency log2(w)
+    sync     S = 2 g (1 - 1/p) + h (2 - 2/n)^growth + latency log2(w)
     step     T = (k - 1) M + (M^q + S^q)^(1/q),   q = 1 + overlap
 
 Sources: a + b m and the overlap norm q, on the last pass only, are the throughput model of Pollux
 (Qiao et al., OSDI 2021, section 3.2); 2 (1 - 1/w) bytes over a link is the cost of a ring
 all-reduce (Patarasuk and Yuan 2009, doi:10.1016/j.jpdc.2008.09.002); the logarithmic term is
-Ernest's tree term (Venkataraman et al., NSDI 2016). Every growth in w is bounded but for the
+Ernest's tree term (Venkataraman et al., NSDI 2016). Measured clusters level off sooner than the
+ring's bytes from two nodes on, hence `growth`, below 1 by its prior. Every growth in w is bounded but for the
 logarithm, since terms linear in w explode beyond the probed range. `contention` is what workers on
 one node take from each other (memory bandwidth, shared caches, the all-reduce's own processor
 time): near nothing on GPUs, often the largest term on CPU slots.
@@ -44,12 +45,13 @@ PARAMETERS: tuple[str, ...] = (
     "load",
     "sharing",
     "overlap",
+    "growth",
 )
-"""Names, in order: a, b, contention, g, h, latency, l, sharing, overlap."""
+"""Names, in order: a, b, contention, g, h, latency, l, sharing, overlap, growth."""
 
-_GPU_MEDIAN = (0.15, 0.8, 0.03, 0.1, 0.4, 0.01, 0.05, 0.1, 1.0)
-_CPU_MEDIAN = (0.10, 0.8, 0.25, 0.05, 0.3, 0.01, 0.03, 0.1, 0.1)
-_LOG_SD = (1.2, 0.7, 1.0, 1.2, 1.2, 1.0, 1.2, 1.0, 0.7)
+_GPU_MEDIAN = (0.15, 0.8, 0.03, 0.1, 0.4, 0.01, 0.05, 0.1, 1.0, 0.4)
+_CPU_MEDIAN = (0.10, 0.8, 0.25, 0.05, 0.3, 0.01, 0.03, 0.1, 0.1, 0.4)
+_LOG_SD = (1.2, 0.7, 1.0, 1.2, 1.2, 1.0, 1.2, 1.0, 0.7, 0.7)
 """Priors: medians in units of the typical step (its per-sample share for b and l), and standard
 deviations of their logarithms. Wide on purpose: sd 1.2 means a factor of 7 either way at 90 %."""
 
@@ -99,7 +101,7 @@ def terms(theta: Array, columns: Table, scale: Scale) -> Terms:
         scale: Unit of the parameters.
     """
     value = np.exp(np.clip(theta, -30.0, 12.0))
-    a, b, contention, local, remote, latency, load_rate, sharing, overlap = (
+    a, b, contention, local, remote, latency, load_rate, sharing, overlap, growth = (
         value[:, i : i + 1] for i in range(len(PARAMETERS))
     )
     m = columns["micro_batch"] / scale.micro_batch
@@ -109,7 +111,8 @@ def terms(theta: Array, columns: Table, scale: Scale) -> Terms:
     helpers = np.where(np.isnan(j), 1.0, np.maximum(j, 1.0))
     load = load_rate * m * (1 / helpers + sharing * (p - 1))
     one_pass = np.where(j == 0, compute + load, _norm(compute, load, _PREFETCH_NORM))
-    sync = 2 * local * (1 - 1 / p) + 2 * remote * (1 - 1 / n) + latency * np.log2(w)
+    across = np.where(n > 1, np.maximum(2 * (1 - 1 / n), 1e-9) ** growth, 0.0)
+    sync = 2 * local * (1 - 1 / p) + remote * across + latency * np.log2(w)
     power = 1 + np.minimum(overlap, 9.0)
     last = _norm(one_pass, sync, power)
     step = (k - 1) * one_pass + last
