@@ -25,6 +25,7 @@ _DRIFT_SIGMA = 0.02
 """Relative spread that never goes away: the rest of a run need not be like its past."""
 _FIRST_SIGMA = 0.15
 """Relative spread of a rate known from a single stretch of steps."""
+_LONGEST_S = 1e9
 _Z90 = 3.2897
 """p95 - p05 of a standard normal distribution."""
 
@@ -92,8 +93,8 @@ class Progress:
         self.attached = True
         self.epochs = _number(event.get("epochs"), self.epochs)
         self._global_batch = _whole(event.get("global_batch"), self._global_batch)
-        per_epoch = event.get("steps_per_epoch")
-        if isinstance(per_epoch, int) and per_epoch > 0:
+        per_epoch = _whole(event.get("steps_per_epoch"), 0)
+        if per_epoch > 0:
             self.steps_total = math.ceil(per_epoch * self.epochs)
         resumed = event.get("resumed")
         resumed = resumed if isinstance(resumed, Mapping) else {}
@@ -124,16 +125,16 @@ class Progress:
             self._open = (0, 0.0, 0.0)
 
     def _epoch(self, event: Mapping[str, Any]) -> None:
-        tail = event.get("tail_s")
-        if isinstance(tail, int | float) and tail >= 0:
-            self._tails.append(float(tail))
-            self._spent("evaluation", float(tail))
+        tail_s = _duration_s(event.get("tail_s"))
+        if tail_s is not None:
+            self._tails.append(tail_s)
+            self._spent("evaluation", tail_s)
 
     def _checkpoint(self, event: Mapping[str, Any]) -> None:
-        duration = event.get("duration_s")
-        if isinstance(duration, int | float) and duration >= 0:
-            self._checkpoints.append(float(duration))
-            self._spent("checkpoints", float(duration))
+        duration_s = _duration_s(event.get("duration_s"))
+        if duration_s is not None:
+            self._checkpoints.append(duration_s)
+            self._spent("checkpoints", duration_s)
 
     def _spent(self, name: str, duration_s: float) -> None:
         self.times_s[name] = self.times_s.get(name, 0.0) + duration_s
@@ -246,14 +247,24 @@ def _planned_step_s(plan: Plan) -> tuple[float, float] | None:
 
 
 def _whole(value: object, default: int) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else default
+    if isinstance(value, bool) or not isinstance(value, int):
+        return default
+    return value if value >= 0 else default
 
 
 def _number(value: object, default: float) -> float:
-    return float(value) if isinstance(value, int | float) and value > 0 else default
+    number = _duration_s(value)
+    return default if number is None or number <= 0 else number
 
 
 def _numbers(value: object) -> list[float]:
     if not isinstance(value, list):
         return []
-    return [float(v) for v in value if isinstance(v, int | float) and v >= 0]
+    return [number for v in value if (number := _duration_s(v)) is not None]
+
+
+def _duration_s(value: object) -> float | None:
+    """A finite number that is not negative, or None: a job's file may hold anything."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value < _LONGEST_S else None

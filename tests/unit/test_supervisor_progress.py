@@ -1,0 +1,140 @@
+"""How far a run is, and how long it still takes, from what its workers say."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner.services.progress import Progress
+from tests.support.runs import fake_estimate, plan_of
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """200 steps of about half a second."""
+    return plan_of(fake_estimate(tmp_path), "r-1")
+
+
+def attached(progress, **keys):
+    known = {"epochs": 2, "steps_per_epoch": 100, "global_batch": 10, "resumed": None}
+    progress.take({"type": "attached", **known, **keys})
+
+
+def steps(progress, number, times, waits=None):
+    waits = [0.0] * len(times) if waits is None else waits
+    progress.take({"type": "steps", "step": number, "step_time_s": times, "wait_s": waits})
+
+
+def test_before_any_step_nothing_is_known_of_the_rest(plan):
+    progress = Progress(plan)
+    assert progress.remaining() is None
+    attached(progress)
+    assert progress.remaining() is None
+    assert (progress.steps_total, progress.fraction) == (200, 0.0)
+
+
+def test_steady_steps_give_a_narrow_estimate(plan):
+    progress = Progress(plan)
+    attached(progress)
+    for number in range(10, 101, 10):
+        steps(progress, number, [2.0] * 10)
+    remaining = progress.remaining()
+    assert remaining.steps == 100
+    assert remaining.run_s.p50 == pytest.approx(200, rel=0.05)
+    assert remaining.run_s.p95 / remaining.run_s.p05 < 1.2
+    assert progress.samples_per_s == pytest.approx(5.0)
+
+
+def test_the_recent_past_counts_more(plan):
+    progress = Progress(plan)
+    attached(progress)
+    for number in range(1, 101):
+        steps(progress, number, [1.0 if number <= 50 else 3.0])
+    assert progress.remaining().run_s.p50 > 230
+
+
+def test_the_first_step_is_not_taken_for_the_pace(plan):
+    progress = Progress(plan)
+    attached(progress)
+    steps(progress, 3, [30.0, 0.5, 0.5])
+    assert progress.remaining().run_s.p50 < 200
+
+
+def test_tails_and_checkpoints_are_part_of_the_rest(plan):
+    progress = Progress(plan)
+    attached(progress)
+    for number in range(10, 101, 10):
+        steps(progress, number, [0.5] * 10)
+    before = progress.remaining().run_s.p50
+    progress.take({"type": "epoch", "epoch": 0, "step": 100, "tail_s": 40.0})
+    assert progress.remaining().run_s.p50 > before + 30
+    progress.take({"type": "checkpoint", "step": 100, "duration_s": 10.0})
+    assert progress.remaining().run_s.p50 > before + 50
+    assert progress.longest_tail_s == 40.0
+    assert progress.stop_s(99.0) == pytest.approx(15.5)
+
+
+def test_waiting_for_data_is_told_apart(plan):
+    progress = Progress(plan)
+    attached(progress)
+    steps(progress, 4, [1.0] * 4, [0.25] * 4)
+    assert progress.loader_wait == pytest.approx(0.25)
+    assert progress.times_s == pytest.approx({"loading": 1.0, "steps": 3.0})
+
+
+def test_a_new_attempt_counts_from_where_it_resumed(plan):
+    progress = Progress(plan)
+    attached(progress)
+    steps(progress, 50, [0.5] * 50)
+    progress.new_attempt()
+    attached(progress, resumed={"step": 40, "epoch": 0, "path": "x"})
+    assert (progress.step, progress.steps_seen) == (40, 0)
+    progress.new_attempt()
+    attached(progress)
+    assert progress.step == 0
+
+
+def test_a_job_that_says_nothing_of_its_length_uses_the_plans(plan):
+    progress = Progress(plan)
+    attached(progress, steps_per_epoch=None, epochs=None, global_batch=None)
+    steps(progress, 50, [0.5] * 50)
+    assert progress.fraction == 0.25
+
+
+def test_the_peak_is_the_largest_of_all_workers(plan):
+    progress = Progress(plan)
+    progress.take_memory({"peak_device_bytes": 5})
+    progress.take_memory({"peak_device_bytes": None, "peak_rss_bytes": 9})
+    progress.take_memory({"peak_device_bytes": 7})
+    assert progress.peak_memory_bytes == 9
+
+
+odd = st.sampled_from(
+    [None, -3, 0, 7, 10**9, True, 0.5, -1.0, 1e308, float("inf"), float("nan"), "x"]
+)
+KEYS = ["step", "epoch", "samples", "tail_s", "duration_s", "epochs", "steps_per_epoch"]
+KEYS += ["global_batch", "peak_device_bytes", "peak_rss_bytes"]
+KINDS = ["attached", "steps", "epoch", "checkpoint", "finished", "memory", "other"]
+said = st.fixed_dictionaries(
+    {"type": st.sampled_from(KINDS)},
+    optional={
+        **dict.fromkeys(KEYS, odd),
+        "step_time_s": odd | st.lists(odd, max_size=4),
+        "wait_s": odd | st.lists(odd, max_size=4),
+        "resumed": odd | st.dictionaries(st.sampled_from(KEYS), odd, max_size=3),
+    },
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(said, max_size=8))
+def test_nothing_a_job_says_breaks_the_supervisor(tmp_path_factory, events):
+    progress = Progress(plan_of(fake_estimate(tmp_path_factory.mktemp("p")), "r-1"))
+    for event in events:
+        progress.take(event)
+        progress.take_memory(event)
+        progress.remaining()
+        assert 0.0 <= progress.fraction <= 1.0
+        assert progress.stop_s(1.0) >= 0
+        assert progress.samples_per_s is None or progress.samples_per_s > 0
