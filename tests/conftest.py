@@ -1,6 +1,9 @@
-"""Shared by all tests: no network but this machine's own, and a path to `tests/support`."""
+"""Shared by all tests: no network but this machine's own, nothing of the developer's own planner."""
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 import pytest
 from pytest_socket import socket_allow_hosts
@@ -9,3 +12,12 @@ from pytest_socket import socket_allow_hosts
 @pytest.fixture(autouse=True)
 def _only_this_machine() -> None:
     socket_allow_hosts(["127.0.0.1", "localhost", "::1"], allow_unix_socket=True)
+
+
+@pytest.fixture(autouse=True)
+def _nobodys_planner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither settings, runs nor variables of whoever runs the tests reach them."""
+    for name in [name for name in os.environ if name.startswith("PLANNER_")]:
+        monkeypatch.delenv(name)
+    for kind in ("CONFIG", "STATE", "CACHE", "DATA"):
+        monkeypatch.setenv(f"XDG_{kind}_HOME", str(tmp_path / "home" / kind.lower()))

@@ -62,6 +62,7 @@ def checkpoint_template(text: str, folder: Path) -> str:
         ConfigError: Empty, a NUL, `..`, another placeholder, no `{run_id}`, or a relative path
             that leaves `folder`, be it through a symbolic link.
     """
+    path = _expanded(text)
     for name in _BRACES.findall(text):
         if name not in CHECKPOINT_PLACEHOLDERS:
             near = nearest(name, CHECKPOINT_PLACEHOLDERS)
@@ -74,7 +75,6 @@ def checkpoint_template(text: str, folder: Path) -> str:
             "holds no {run_id}, so that two runs would write into one folder",
             hint=f'write for example "{text.rstrip("/")}/{{run_id}}"',
         )
-    path = _expanded(text)
     if ".." in path.parts:
         raise ConfigError(f"{_shown(text)} holds ..", hint="write the folder that is meant")
     if path.is_absolute():

@@ -1,7 +1,7 @@
 """Checks of this machine and of the state directory, each with a fix when it is not well.
 
-Checks only look, but for the state directory, which is made when it is missing: whether that works is
-the question. None prints the value of an environment variable.
+Checks only look, but for the state directory, which is made when it is missing: whether that works
+is the question. None prints the value of an environment variable.
 """
 
 from __future__ import annotations
