@@ -204,6 +204,10 @@ def _differences(subjects: Sequence[Subject]) -> list[str]:
     for what, value in sides:
         seen = [value(subject) for subject in subjects]
         if len(set(seen)) > 1:
-            text = " against ".join(str(v) for v in dict.fromkeys(seen))
+            text = " against ".join(_text(v) for v in dict.fromkeys(seen))
             found.append(f"{what}: {text}")
     return found
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -55,7 +55,8 @@ def _unreleased(book: RunBook) -> list[Attempt]:
         except StoreError as error:
             book.warn("handle.damaged", error.text)  # its processes are found by their mark
             continue
-        found.append(Attempt(folder, handle, book.plan.option.resources.workers))
+        workers = book.plan.option.resources.workers
+        found.append(Attempt(folder, handle, workers, record.acquired_at or book.clock.now()))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Attempt:
     folder: AttemptDir
     handle: Handle
     workers: int
+    launched_at: datetime
     launched_s: float = 0.0
     _tails: list[NdjsonTail] = field(default_factory=list)
 
@@ -131,7 +133,7 @@ class Launcher:
         self._control.start()
         self._stage(Path(spec.stage_dir))
         book.meter.hold(price.usd_per_h, clock.monotonic_s())
-        launched_s = clock.monotonic_s()
+        launched_at, launched_s = clock.now(), clock.monotonic_s()
         try:
             handle = self._runner.launch(spec)
         except BaseException:
@@ -149,7 +151,7 @@ class Launcher:
             "resource.acquired", {**acquired, "usd_per_h": price.usd_per_h, "source": price.source}
         )
         workers = spec.resources.workers
-        return Attempt(folder, handle, workers, launched_s)
+        return Attempt(folder, handle, workers, launched_at, launched_s)
 
     def _spec(self, number: int) -> LaunchSpec:
         run, plan = self._book.run, self._book.plan

@@ -264,9 +264,7 @@ class Watch:
         if kind == "attached":
             self._attached(event)
         elif kind == "steps" and self._first_step_s is None:
-            times = [t for t in event.get("step_time_s") or () if isinstance(t, int | float)]
-            done_s = self._clock.monotonic_s() - sum(times)
-            self._first_step_s = max(self._attempt.launched_s, done_s)
+            self._first_step_s = self._began_s(event)
         elif kind == "metric" and isinstance(event.get("values"), Mapping):
             values = self._finite(event["values"])
             line = {"step": event.get("step"), "epoch": event.get("epoch"), "values": values}
@@ -277,6 +275,17 @@ class Watch:
             error = event.get("error")
             text = f"a checkpoint at step {event.get('step')} could not be written: {error}"
             self._book.warn("checkpoint.failed", f"{text}; the one before is kept")
+
+    def _began_s(self, event: Mapping[str, Any]) -> float:
+        """When the first step of a `steps` event began, on this process's clock."""
+        attempt, now_s = self._attempt, self._clock.monotonic_s()
+        said, times = event.get("t"), event.get("step_time_s")
+        spent_s = sum(t for t in times if isinstance(t, float)) if isinstance(times, list) else 0.0
+        at_s = now_s
+        if isinstance(said, int | float):
+            at_s = attempt.launched_s + float(said) - attempt.launched_at.timestamp()
+        # The workers' clock may be another machine's: it is believed within what can be.
+        return max(attempt.launched_s, min(at_s, now_s) - spent_s)
 
     def _finite(self, values: Mapping[str, Any]) -> dict[str, float]:
         """Numbers that are numbers; the first one that is not is told of: training may diverge."""

@@ -1,0 +1,378 @@
+"""Runs as readers see them: lists, views, references, logs, comparisons, reports, the index."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from planner.core.errors import BudgetStopError, NotFoundError, StoreError, UsageError
+from planner.core.types import Goal, RunState
+from planner.services import runs as runs_module
+from planner.services.live import LiveServices
+from planner.services.runs import finished_runs
+from planner.services.runview import run_view
+from planner.store.files import save
+from planner.store.layout import StateDir
+from runners.fake import FakeRunner
+from tests.support.runs import START, Case, FakeClock, create_run, fake_estimate, plan_of
+
+
+class Shop:
+    """A state directory with runs on the simulated runner, all on one clock."""
+
+    def __init__(self, path):
+        self.path = path
+        self.clock = FakeClock()
+        self.state = StateDir(path / "state")
+        (path / "work").mkdir()
+
+    @property
+    def services(self):
+        return LiveServices(self.state.path, self.clock)
+
+    def case(self, run_id, name="digits", **arguments):
+        plan = plan_of(fake_estimate(self.path / "work", **arguments), run_id, name=name)
+        run = create_run(self.state, plan, self.clock)
+        return Case(run, plan, self.clock, FakeRunner(self.clock))
+
+    def done(self, run_id, name="digits", **arguments):
+        case = self.case(run_id, name, **{"samples": 200, "epochs": 1, **arguments})
+        case.go()
+        self.clock.sleep(60)
+        return case
+
+
+@pytest.fixture
+def shop(tmp_path):
+    return Shop(tmp_path)
+
+
+# ---- lists and references
+
+
+def test_no_runs_is_an_empty_list(shop):
+    assert shop.services.runs() == ()
+    with pytest.raises(NotFoundError, match="@last"):
+        shop.services.resolve("@last")
+
+
+def test_runs_come_newest_first_with_what_they_were_agreed_to(shop):
+    for run_id in ("r-0001", "r-0002", "r-0003"):
+        shop.done(run_id, goal=Goal(budget_usd=1.0))
+    runs = shop.services.runs()
+    assert [run.id for run in runs] == ["r-0003", "r-0002", "r-0001"]
+    assert [run.id for run in shop.services.runs(limit=1)] == ["r-0003"]
+    first = runs[0]
+    assert (first.state, first.within_interval, first.budget_usd) == (RunState.DONE, True, 1.0)
+    assert first.spent_usd == pytest.approx(0.001 * first.total_s, rel=0.05)
+    assert first.ended_at - first.created_at == timedelta(seconds=first.total_s)
+    assert not first.supervisor_alive
+
+
+@pytest.mark.parametrize(
+    ("reference", "run_id"),
+    [
+        ("@last", "r-ab34"),
+        ("@-1", "r-ab34"),
+        ("@-3", "r-aa11"),
+        ("r-aa22", "r-aa22"),
+        ("r-ab", "r-ab34"),
+        ("ab", "r-ab34"),
+        ("digits", "r-ab34"),
+        ("other", "r-aa22"),
+    ],
+)
+def test_references(shop, reference, run_id):
+    shop.done("r-aa11")
+    shop.done("r-aa22", name="other")
+    shop.done("r-ab34")
+    assert shop.services.resolve(reference) == run_id
+
+
+@pytest.mark.parametrize("reference", ["r-zz", "@-9", "@-0", "", "../state", "r-aa", "nobody"])
+def test_references_to_nothing_or_to_more_than_one_are_refused(shop, reference):
+    shop.done("r-aa11")
+    shop.done("r-aa22")
+    with pytest.raises(NotFoundError):
+        shop.services.resolve(reference)
+
+
+def test_calls_on_a_run_that_does_not_exist_say_so(shop):
+    for call in (shop.services.view, shop.services.pause, shop.services.report, shop.services.logs):
+        with pytest.raises(NotFoundError, match="r-none"):
+            call("r-none")
+
+
+# ---- the index
+
+
+def test_the_index_saves_reading_the_journals_again(shop, monkeypatch):
+    shop.done("r-0001")
+    before = shop.services.runs()
+    monkeypatch.setattr(runs_module.RunShelf, "_follow", lambda *_: 1 / 0)
+    assert shop.services.runs() == before
+
+
+@pytest.mark.parametrize("harm", ["delete", "garbage", "truncate", "lie", "summary"])
+def test_losing_the_index_loses_nothing(shop, harm):
+    for run_id in ("r-0001", "r-0002"):
+        shop.done(run_id)
+    before = shop.services.runs()
+    index = shop.state.index
+    if harm == "delete":
+        index.unlink()
+    elif harm == "garbage":
+        index.write_bytes(b"\x00garbage" * 1000)
+    elif harm == "truncate":
+        index.write_bytes(index.read_bytes()[:3000])
+    elif harm == "lie":
+        with sqlite3.connect(index) as db:
+            db.execute("UPDATE runs SET journal_bytes = 3, summary = '{}'")
+    else:
+        with sqlite3.connect(index) as db:
+            db.execute("UPDATE runs SET summary = 'not json'")
+    assert shop.services.runs() == before
+    assert shop.services.runs() == before
+
+
+def test_an_index_that_cannot_be_written_only_costs_time(shop):
+    shop.done("r-0001")
+    shop.state.index.mkdir()
+    assert [run.id for run in shop.services.runs()] == ["r-0001"]
+
+
+def test_a_run_that_is_gone_leaves_the_list(shop):
+    shop.done("r-0001")
+    shop.done("r-0002")
+    shop.services.runs()
+    shop.state.run("r-0001").journal.unlink()
+    assert [run.id for run in shop.services.runs()] == ["r-0002"]
+
+
+def test_one_damaged_run_does_not_hide_the_others(shop):
+    shop.done("r-0001")
+    shop.done("r-0002")
+    shop.state.run("r-0001").plan.write_text("{")
+    assert [run.id for run in shop.services.runs()] == ["r-0002"]
+    with pytest.raises(StoreError, match=r"plan\.json"):
+        shop.services.view("r-0001")
+
+
+def test_a_run_that_goes_on_is_seen_again_in_the_list(shop):
+    case = shop.case("r-0001")
+    shop.clock.at(50, lambda: case.send("pause"))
+    case.go()
+    assert shop.services.runs()[0].state is RunState.PAUSED
+    case.go()
+    assert shop.services.runs()[0].state is RunState.DONE
+
+
+# ---- one run
+
+
+def test_a_view_follows_a_run_at_work(shop):
+    case = shop.case("r-0001", goal=Goal(budget_usd=1.0))
+    services, views = shop.services, []
+
+    def look():
+        record = services._shelf.record("r-0001")
+        plan = services._shelf.plan("r-0001")
+        views.append(run_view(plan, record, shop.clock.now(), supervisor_alive=True))
+
+    for at_s in (1, 30, 60, 90):
+        shop.clock.at(at_s, look)
+    case.go()
+    assert [view.step for view in views] == sorted(view.step for view in views)
+    assert views[0].eta_s is None and views[0].cost_at_end_usd is None
+    middle = views[2]
+    assert middle.summary.state is RunState.RUNNING
+    assert middle.eta_s.p05 < 117 - 60 + 5 < middle.eta_s.p95 + 10
+    assert middle.cost_at_end_usd.p50 == pytest.approx(0.117, rel=0.15)
+    assert middle.p_budget > 0.9
+    assert middle.usd_per_h == pytest.approx(3.6)
+    assert middle.samples_per_s == pytest.approx(17.8, rel=0.1)
+    assert {"samples_per_s", "cpu", "memory_bytes", "loader_wait", "loss"} <= set(middle.series)
+    assert middle.series["loss"].at_s[-1] <= 60
+    last = shop.services.view("r-0001")
+    assert (last.step, last.usd_per_h, last.eta_s) == (200, 0.0, None)
+
+
+def test_a_run_without_supervisor_has_no_eta_and_says_what_to_do(shop):
+    case = shop.case("r-0001")
+    loop = case.loop()
+    shop.clock.at(40, lambda: 1 / 0)
+    loop._abort = lambda error: None
+    with pytest.raises(ZeroDivisionError):
+        loop.run()
+    view = shop.services.view("r-0001")
+    assert view.summary.state is RunState.RUNNING
+    assert not view.summary.supervisor_alive
+    assert view.eta_s is None
+    assert "planner resume r-0001" in view.warnings[-1]
+
+
+def test_events_after_a_number(shop):
+    shop.done("r-0001")
+    every = shop.services.events("r-0001")
+    assert shop.services.events("r-0001", since_seq=every[4].seq) == every[5:]
+
+
+def test_late_is_told(shop):
+    goal = Goal(deadline_at=START + timedelta(seconds=3), deadline_s=3)
+    shop.done("r-0001", goal=goal)
+    assert shop.services.runs()[0].late
+
+
+# ---- logs
+
+
+def test_logs_go_on_where_the_reader_left_off(shop):
+    case = shop.done("r-0001", faults=("crash@7#1",))
+    services = shop.services
+    first = services.logs("r-0001")
+    texts = [line.text for line in first.lines]
+    assert "RuntimeError: simulated crash at step 7" in texts
+    assert "done" in texts
+    assert any(text.startswith("decision: start again from step") for text in texts)
+    assert texts[-1] == "run done"
+    assert services.logs("r-0001", first.cursor).lines == ()
+    with case.run.attempt(2).out(0).open("a") as file:
+        file.write("more\nhalf a li")
+    second = services.logs("r-0001", first.cursor)
+    assert [line.text for line in second.lines] == ["more"]
+    with case.run.attempt(2).out(0).open("a") as file:
+        file.write("ne\n")
+    assert [x.text for x in services.logs("r-0001", second.cursor).lines] == ["half a line"]
+
+
+def test_logs_hide_secrets_and_bear_any_bytes(shop):
+    case = shop.done("r-0001")
+    with case.run.attempt(1).out(0).open("ab") as file:
+        file.write(b"api_key=sk-1234567890abcdef\n\xff\xfe 10%\r 50%\r100%\n")
+    texts = [line.text for line in shop.services.logs("r-0001").lines]
+    assert not any("sk-1234567890abcdef" in text for text in texts)
+    assert "100%" in texts
+
+
+# ---- reports and comparisons
+
+
+def test_the_report_sets_predicted_beside_real(shop):
+    case = shop.done("r-0001", goal=Goal(budget_usd=1.0))
+    report = shop.services.report("r-0001")
+    assert json.loads(json.dumps(report)) == report
+    assert report["time_s"]["within"] is True
+    assert report["time_s"]["real"] == shop.services.runs()[0].total_s
+    assert abs(report["time_s"]["error"]) < 0.2
+    assert report["memory_bytes"]["real"] == 1_020_000_000
+    assert report["checkpoints"]["last"]["step"] == report["steps"] == 20
+    assert sum(report["times_s"].values()) == pytest.approx(report["held_s"], rel=0.01)
+    assert "predicted" in report["line"] and "val_accuracy" in report["line"]
+    case.run.report.unlink()
+    assert shop.services.report("r-0001")["time_s"] == report["time_s"]
+
+
+def test_a_failed_run_reports_its_reason_and_log(shop):
+    shop.done("r-0001", faults=("crash@7",))
+    report = shop.services.report("r-0001")
+    assert report["state"] == "failed"
+    assert report["time_s"]["real"] is None and report["time_s"]["within"] is None
+    assert report["log"][-1] == "RuntimeError: simulated crash at step 7"
+
+
+def test_two_runs_of_the_same_work_side_by_side(shop):
+    shop.done("r-0001")
+    shop.done("r-0002", workers=2, usd_per_h=7.2)
+    found = shop.services.compare(["r-0001", "@last"])
+    assert found.subjects == ("r-0001", "r-0002")
+    assert found.same_work and found.differences == ()
+    rows = {row.name: row for row in found.rows}
+    assert rows["time"].unit == "s"
+    assert rows["time"].change == pytest.approx(rows["time"].values[1] / rows["time"].values[0] - 1)
+    assert rows["price"].values == (3.6, 7.2)
+    assert rows["metric val_accuracy"].change == 0.0
+    assert rows["state"].change is None
+
+
+def test_different_work_is_said(shop):
+    shop.done("r-0001")
+    shop.done("r-0002", epochs=2)
+    found = shop.services.compare(["r-0001", "r-0002"])
+    assert not found.same_work
+    assert found.differences == ("epochs: 1 against 2",)
+
+
+def test_a_run_against_its_estimate_and_its_options(shop):
+    case = shop.done("r-0001")
+    estimate = replace(
+        fake_estimate(shop.path / "work", samples=200, epochs=1), id="e-abcdef0", job=case.plan.job
+    )
+    save(shop.state.estimates / "e-abcdef0.json", estimate)
+    found = shop.services.compare(["e-abcdef0", "e-abcdef0/o1", "r-0001"])
+    assert found.subjects == ("e-abcdef0/o1", "e-abcdef0/o1", "r-0001")
+    assert found.same_work
+    rows = {row.name: row.values for row in found.rows}
+    assert rows["time"][:2] == (None, None)
+    assert rows["predicted time"][0] == rows["predicted time"][2]
+    with pytest.raises(NotFoundError, match="o9"):
+        shop.services.compare(["e-abcdef0/o9", "r-0001"])
+
+
+def test_comparing_takes_two(shop):
+    with pytest.raises(UsageError, match="two"):
+        shop.services.compare(["r-0001"])
+
+
+# ---- what may be asked of a run at rest
+
+
+def test_requests_to_a_run_that_has_ended_are_refused(shop):
+    shop.done("r-0001")
+    services = shop.services
+    for call in (services.pause, services.cancel, services.resume, services.checkpoint):
+        with pytest.raises(UsageError, match="r-0001") as caught:
+            call("r-0001")
+        assert caught.value.code == "run.transition"
+    with pytest.raises(UsageError):
+        services.extend("r-0001", budget_usd=5.0)
+
+
+def test_a_capped_run_is_only_resumed_with_room_under_its_cap(shop):
+    case = shop.case("r-0001", goal=Goal(budget_usd=0.08))
+    case.go()
+    with pytest.raises(BudgetStopError, match="cap"):
+        shop.services.resume("r-0001")
+    shop.services.extend("r-0001", budget_usd=1.0)
+    view = shop.services.view("r-0001")
+    assert view.plan.budget_microusd == 1_080_000
+    assert view.plan.goal.budget_usd == pytest.approx(1.08)
+    assert view.decisions[-1].action == "extend: cap +$1.00"
+    assert case.go() is RunState.DONE
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"budget_usd": -1.0}, {"budget_usd": 0.0}, {"deadline_s": 60.0}]
+)
+def test_only_limits_that_exist_are_extended_and_only_upwards(shop, values):
+    case = shop.case("r-0001", goal=Goal(budget_usd=0.08))
+    case.go()
+    with pytest.raises(UsageError):
+        shop.services.extend("r-0001", **values)
+
+
+# ---- history
+
+
+def test_finished_runs_are_kept_for_calibration(shop):
+    shop.done("r-0001")
+    shop.done("r-0002", faults=("crash@7",))
+    shop.done("r-0003", faults=("crash@7#1",))
+    pairs = finished_runs(shop.state.path)
+    assert len(pairs) == 2
+    predicted, real = pairs[0]
+    assert predicted.p05 <= real <= predicted.p95
+    assert pairs[1][1] > real
