@@ -40,9 +40,9 @@ def chance(p: float | None) -> str:
     """A probability with two digits; never rounded to certainty, `-` when unknown."""
     if p is None:
         return "-"
-    if 0 < p < 0.005:
+    if 0 < p < 0.01:
         return "<0.01"
-    if 0.995 < p < 1:
+    if 0.99 < p < 1:
         return ">0.99"
     return f"{p:.2f}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -39,22 +40,24 @@ def open_app(called: Invocation, job: Path | None, *, read_only: bool, demo: boo
     from planner.tui.app import run_app
 
     settings = called.settings()
-    looks = {
-        "ascii": called.ascii or settings.ui.ascii,
-        "theme": settings.ui.theme,
-        "keymap": settings.keymap,
-        "confirm_above_usd": settings.ui.confirm_above_usd,
-        "read_only": read_only or settings.ui.read_only,
-    }
+    ui = settings.ui
+    start = partial(
+        run_app,
+        read_only=read_only or ui.read_only,
+        ascii=called.ascii or ui.ascii,
+        theme=ui.theme,
+        keymap=settings.keymap,
+        confirm_above_usd=ui.confirm_above_usd,
+    )
     if demo:
         from planner.services.demo import DemoServices
 
         recorded = DemoServices()
-        run_app(recorded, job=recorded.job, job_path=None, demo=True, **looks)
+        start(recorded, job=recorded.job, job_path=None, demo=True)
         return
     path = job or (Path(DEFAULT_JOB_FILE) if Path(DEFAULT_JOB_FILE).is_file() else None)
     spec = None if path is None else read_job(called, path)
-    run_app(called.services(), job=spec, job_path=path, **looks)
+    start(called.services(), job=spec, job_path=path)
 
 
 APPS = {"app": command.single(app)}
