@@ -62,14 +62,14 @@ def leftovers(
     return tuple(found)
 
 
-def clean(state_dir: Path, chosen: Sequence[Leftover]) -> None:
+def clean(state_dir: Path, chosen: Sequence[Leftover], *, clock: Clock | None = None) -> None:
     """Remove leftovers. One that came into use since it was listed is left alone, and said.
 
     Raises:
         CleanupError: Something is still there; the text names each with its reason. All others
             were removed.
     """
-    current = {(one.kind, one.id) for one in leftovers(state_dir, older_than_s=0)}
+    current = {(one.kind, one.id) for one in leftovers(state_dir, older_than_s=0, clock=clock)}
     failed: list[str] = []
     for one in chosen:
         try:
@@ -144,7 +144,7 @@ def _ended_runs(state_dir: Path, before: datetime, clock: Clock) -> Iterator[Lef
     known = shelf.summaries()
     for run in known:
         ended = run.ended_at or run.created_at
-        if run.state not in TERMINAL_STATES or run.supervisor_alive or ended >= before:
+        if run.state not in TERMINAL_STATES or ended >= before or shelf.alive(run.id):
             continue
         folder = state_dir / "runs" / run.id
         what = f"{run.name}, {run.state}, with checkpoints and output: {_size(folder)}"
