@@ -16,6 +16,7 @@ from textual.dom import DOMNode
 from textual.filter import LineFilter
 from textual.screen import Screen
 
+from planner.core.clock import Clock, SystemClock
 from planner.core.errors import PlannerError
 from planner.core.types import EstimateResult, Goal, JobSpec
 from planner.core.units import format_bytes
@@ -325,6 +326,7 @@ def run_app(
     demo: bool = False,
     confirm_above_usd: float = 10.0,
     run_id: str | None = None,
+    clock: Clock | None = None,
 ) -> None:
     """Run the app until the person leaves it.
 
@@ -339,6 +341,7 @@ def run_app(
         demo: Whether `services` plays a recording, which is said at the top.
         confirm_above_usd: Worst case from which on a launch needs its cap typed.
         run_id: Open this run at once.
+        clock: What time it is.
     """
     session = Session(
         services=services,
@@ -349,6 +352,7 @@ def run_app(
         confirm_above_usd=confirm_above_usd,
         keymap=read_keymap(keymap),
         run_id=run_id,
+        clock=clock or SystemClock(),
     )
     app = PlannerApp(session, ascii=ascii, theme=theme)
     app.run()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,7 +24,7 @@ def start_estimate(app: PlannerApp, *, probe: bool) -> None:
     if session.board.state == "running":
         app.go("probes")
         return
-    board = session.board = ProbeBoard(state="running", started_s=time.monotonic())
+    board = session.board = ProbeBoard(state="running", started_s=session.clock.monotonic_s())
     session.what_if = None
     request = EstimateRequest(job=session.job, goal=session.goal, probe=probe)
     services = session.services

@@ -137,10 +137,11 @@ class ProbeBoard:
 def _queued(row: ProbeRow, data: Mapping[str, Any]) -> ProbeRow:
     from planner.store.codec import from_json
 
+    resources, knobs = data.get("resources"), data.get("knobs")
     return replace(
         row,
-        resources=from_json(ResourceConfig, data["resources"]),
-        knobs=from_json(Knobs, data["knobs"]),
+        resources=None if resources is None else from_json(ResourceConfig, resources),
+        knobs=None if knobs is None else from_json(Knobs, knobs),
     )
 
 
@@ -163,4 +164,5 @@ def _running(row: ProbeRow, data: Mapping[str, Any]) -> ProbeRow:
 def _finished(row: ProbeRow, data: Mapping[str, Any]) -> ProbeRow:
     from planner.store.codec import from_json
 
-    return row.measured(from_json(ProbeResult, data["probe"]))
+    reused = bool(data.get("reused", False))
+    return replace(row.measured(from_json(ProbeResult, data["probe"])), reused=reused)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
+from planner.core.clock import Clock, SystemClock
 from planner.core.errors import PlannerError
 from planner.core.types import EstimateResult, Goal, JobSpec
 from planner.services.api import Check, ProbePlan, RunSummary, Services
 from planner.tui.keymap import Keymap
 from planner.tui.probe_board import ProbeBoard
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,7 +26,7 @@ class Session:
         option_id: The option to put the cursor on; None leaves it where it is.
         run_id: The run that Runs and Decisions show.
         known_runs: The runs as last listed, for the palette.
-        now: What time it is, for deadlines that are typed.
+        clock: What time it is, for deadlines that are typed and for times that are shown.
     """
 
     services: Services
@@ -40,7 +36,7 @@ class Session:
     demo: bool = False
     confirm_above_usd: float = 10.0
     keymap: Keymap = field(default_factory=Keymap)
-    now: Callable[[], datetime] = _now
+    clock: Clock = field(default_factory=SystemClock)
     goal: Goal = field(default_factory=Goal)
     checks: tuple[Check, ...] | PlannerError | None = None
     probe_plan: ProbePlan | PlannerError | None = None
@@ -56,6 +52,10 @@ class Session:
     def __post_init__(self) -> None:
         if self.job is not None:
             self.goal = self.job.goal
+
+    def now(self) -> datetime:
+        """What time it is."""
+        return self.clock.now()
 
     @property
     def shown(self) -> EstimateResult | None:

@@ -140,6 +140,9 @@ class OptionsScreen(PlannerScreen):
         words = [] if sort == "rank" else [f"by {sort}{', reversed' if self._reversed else ''}"]
         if hidden and not self._infeasible and len(self._order(estimate)) < len(estimate.options):
             words.append(f"{hidden} infeasible hidden, i shows why")
+        if estimate.warnings:
+            number = len(estimate.warnings)
+            words.insert(0, f"! {number} warning{'s' if number > 1 else ''}, w shows")
         words.append("◆ pick  * front" + ("  x infeasible" if self._infeasible else ""))
         return "   ".join(words)
 

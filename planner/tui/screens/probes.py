@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import ClassVar
@@ -141,7 +140,8 @@ class ProbesScreen(PlannerScreen):
         money = format_money(board.cost_usd)
         parts.append(money + (f" of at most {format_money(cap)}" if cap else ""))
         if board.state == "running":
-            parts.append(f"{format_duration(time.monotonic() - board.started_s)} so far")
+            passed_s = self.session.clock.monotonic_s() - board.started_s
+            parts.append(f"{format_duration(passed_s)} so far")
         return "probes   " + "   ".join(parts), ""
 
     def _say_why_empty(self, board: ProbeBoard, table: Table) -> None:
@@ -213,6 +213,8 @@ class ProbesScreen(PlannerScreen):
                 f"  {len(estimate.options)} options, ",
                 (f"{feasible} of them feasible", "bold"),
             )
+            for warning in estimate.warnings:
+                yield row(("! ", "bold $warn"), warning.text)
 
     # ---- actions ---------------------------------------------------------------------------
 

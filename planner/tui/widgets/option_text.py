@@ -122,6 +122,15 @@ def why_lines(estimate: EstimateResult, cursor: Option | None, width: int) -> It
         style = "bold" if first else ""
         yield from wrap(named(sentence, estimate), width, style=style, indent="  ")
         first = False
+    yield from warning_lines(estimate, width)
+
+
+def warning_lines(estimate: EstimateResult, width: int) -> Iterable[Content]:
+    """What the reader of an estimate should know, each with what to do about it."""
+    for warning in estimate.warnings:
+        yield from wrap(f"! {warning.text}", width, style="$warn", indent="  ")
+        if warning.hint:
+            yield from wrap(f"  {warning.hint}", width, style="$soft", indent="  ")
 
 
 def _why_not(
