@@ -14,10 +14,10 @@ Sources: a + b m and the overlap norm q, on the last pass only, are the throughp
 (Qiao et al., OSDI 2021, section 3.2); 2 (1 - 1/w) bytes over a link is the cost of a ring
 all-reduce (Patarasuk and Yuan 2009, doi:10.1016/j.jpdc.2008.09.002); the logarithmic term is
 Ernest's tree term (Venkataraman et al., NSDI 2016). Measured clusters level off sooner than the
-ring's bytes from two nodes on, hence `growth`, below 1 by its prior. Every growth in w is bounded but for the
-logarithm, since terms linear in w explode beyond the probed range. `contention` is what workers on
-one node take from each other (memory bandwidth, shared caches, the all-reduce's own processor
-time): near nothing on GPUs, often the largest term on CPU slots.
+ring's bytes from two nodes on, hence `growth`, below 1 by its prior. Every growth in w is bounded
+but for the logarithm, since terms linear in w explode beyond the probed range. `contention` is what
+workers on one node take from each other (memory bandwidth, shared caches, the all-reduce's own
+processor time): near nothing on GPUs, often the largest term on CPU slots.
 
 All parameters are positive and are handled as logarithms. Times are taken relative to a typical
 step of the job, so that the priors need no unit.

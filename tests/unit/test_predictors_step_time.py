@@ -1,0 +1,285 @@
+"""`StepTimeRegressor`: recovers laws, stays sane beyond its probes, follows scikit-learn's rules."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner.core.distribution import I05, I50, I95
+from predictors.base import DistributionRegressor
+from predictors.features import COLUMNS
+from predictors.step_law import PARAMETERS, Scale, terms
+from predictors.step_time import StepTimeRegressor
+
+TRUTH = dict(
+    fixed=0.15,
+    per_sample=0.9,
+    contention=0.3,
+    sync_local=0.1,
+    sync_remote=0.5,
+    latency=0.01,
+    load=0.05,
+    sharing=0.1,
+    overlap=1.0,
+    growth=0.4,
+)
+SCALE = Scale(step_s=0.5, micro_batch=32.0)
+
+
+def grid(*, on_cpu: float = 0.0, loader_workers: float = 1.0, nodes=(1, 2, 4)) -> dict:
+    rows = [
+        (n * p, n, p, m, k, loader_workers, on_cpu)
+        for n in nodes
+        for p in (1, 2, 4)
+        for m in (8, 16, 32, 64)
+        for k in (1, 2)
+    ]
+    values = np.asarray(rows, dtype=float)
+    return {name: values[:, i] for i, name in enumerate(COLUMNS)}
+
+
+def law(columns: dict, **changed: float) -> np.ndarray:
+    theta = np.log([{**TRUTH, **changed}[name] for name in PARAMETERS])
+    return terms(theta[None, :], columns, SCALE).step[0]
+
+
+def rows(columns: dict, index) -> dict:
+    return {name: column[index] for name, column in columns.items()}
+
+
+@pytest.fixture(scope="module")
+def probed() -> tuple[dict, np.ndarray]:
+    columns = rows(grid(on_cpu=1.0, nodes=(1,)), [0, 6, 8, 14, 16])
+    noise = np.exp(0.01 * np.random.default_rng(3).standard_normal(5))
+    return columns, law(columns) * noise
+
+
+def test_recovers_a_law_of_its_kind_from_a_spread_of_probes() -> None:
+    columns = grid()
+    true = law(columns)
+    w, m, k = columns["workers"], columns["micro_batch"], columns["accumulation"]
+    seen = (k == 1) & ((w <= 2) & np.isin(m, (8, 64)) | (w == 4) & (m == 8))
+    model = StepTimeRegressor().fit(rows(columns, seen), true[seen])
+    error = np.abs(model.predict(columns) / true - 1)
+    assert error[~seen].mean() < 0.05
+    assert error[~seen].max() < 0.2
+
+
+@pytest.mark.parametrize("contention", [0.05, 0.5, 1.0])
+def test_workers_that_slow_each_other_on_a_cpu_are_seen_in_other_micro_batches(contention) -> None:
+    columns = grid(on_cpu=1.0, loader_workers=0.0, nodes=(1,))
+    true = law(columns, contention=contention, sync_local=0.02)
+    two = (columns["workers"] <= 2) & (columns["accumulation"] == 1)
+    seen = two & np.isin(columns["micro_batch"], (16, 64))
+    model = StepTimeRegressor().fit(rows(columns, seen), true[seen])
+    error = np.abs(model.predict(rows(columns, two)) / true[two] - 1)
+    assert error.max() < 0.08
+
+
+def test_a_measured_wait_tells_loading_from_computing() -> None:
+    columns = grid(on_cpu=1.0, loader_workers=0.0, nodes=(1,))
+    seen = (columns["workers"] == 1) & (columns["accumulation"] == 1)
+    probes = rows(columns, seen)
+    true = law(columns, load=0.5)[seen]
+    found = terms(np.log([{**TRUTH, "load": 0.5}[n] for n in PARAMETERS])[None], probes, SCALE)
+    told = StepTimeRegressor().fit({**probes, "loader_wait_s": found.exposed_load[0]}, true)
+    share = told.terms(probes).exposed_load / told.terms(probes).step
+    assert share == pytest.approx(found.exposed_load[0] / true, abs=0.03)
+    guessed = StepTimeRegressor().fit(probes, true).terms(probes)
+    assert np.all(guessed.exposed_load / guessed.step < share - 0.05)
+
+
+def test_one_probe_is_enough_and_its_own_configuration_is_the_surest(probed) -> None:
+    columns, step_s = probed
+    model = StepTimeRegressor().fit(rows(columns, [2]), step_s[[2]])
+    q = model.predict_distribution(rows(columns, [2, 4]))
+    assert q[0, I50] == pytest.approx(step_s[2], rel=0.02)
+    own, other = np.log(q[:, I95] / q[:, I05])
+    assert other > 1.5 * own
+    assert q[1, I05] < step_s[4] < q[1, I95]
+
+
+def test_the_interval_widens_with_the_distance_from_the_probes(probed) -> None:
+    columns, step_s = probed
+    model = StepTimeRegressor().fit(columns, step_s)
+    asked = {"workers": [4.0, 8, 16, 64], "micro_batch": [8.0] * 4, "on_cpu": [1.0] * 4}
+    q = model.predict_distribution(asked)
+    width = np.log(q[:, I95] / q[:, I05])
+    assert np.all(np.diff(width) > 0)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    contention=st.floats(0.01, 1.5),
+    load=st.floats(0.01, 2.0),
+    sync=st.floats(0.01, 2.0),
+)
+@settings(max_examples=25, deadline=None)
+def test_more_work_takes_longer(seed, contention, load, sync) -> None:
+    columns = grid(nodes=(1, 2))
+    true = law(columns, contention=contention, load=load, sync_local=sync)
+    rng = np.random.default_rng(seed)
+    seen = rng.choice(len(true), size=5, replace=False)
+    noisy = true[seen] * np.exp(0.03 * rng.standard_normal(5))
+    model = StepTimeRegressor(members=8).fit(rows(columns, seen), noisy)
+    more = np.asarray([1.0, 2, 4, 8, 16, 64])
+    # Neighbouring probes may disagree by their noise; beyond a doubling work must win.
+    by_accumulation = model.predict(
+        {"workers": np.ones(6), "micro_batch": np.full(6, 16.0), "accumulation": more}
+    )
+    assert np.all(np.diff(by_accumulation) > 0)
+    by_batch = model.predict({"workers": np.ones(6), "micro_batch": 4 * more})
+    assert np.all(by_batch[2:] > by_batch[:-2])
+
+
+def test_growth_with_the_workers_saturates(probed) -> None:
+    model = StepTimeRegressor().fit(*probed)
+    far = model.predict(
+        {"workers": [64.0, 1024.0], "nodes": [16.0, 256.0], "micro_batch": [8.0, 8.0]}
+    )
+    assert far[1] < 1.3 * far[0]
+
+
+def test_a_frame_an_array_and_a_mapping_are_the_same_table(probed) -> None:
+    columns, step_s = probed
+    frame = pd.DataFrame(columns)
+    plain = frame.to_numpy()
+    structured = frame.to_records(index=False)
+    expected = StepTimeRegressor().fit(columns, step_s).predict_distribution(columns)
+    for table in (frame, plain, structured, frame[sorted(frame.columns)]):
+        found = StepTimeRegressor().fit(table, pd.Series(step_s)).predict_distribution(table)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_the_same_seed_gives_the_same_distribution_and_another_one_a_similar(probed) -> None:
+    columns, step_s = probed
+    a, b, c = (
+        StepTimeRegressor(random_state=s).fit(columns, step_s).predict_distribution(columns)
+        for s in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+    np.testing.assert_allclose(a, c, rtol=0.1)
+
+
+def test_repeated_probes_count_as_evidence_and_do_not_break_the_fit(probed) -> None:
+    columns, step_s = probed
+    twice = {name: np.concatenate([c, c]) for name, c in columns.items()}
+    once = StepTimeRegressor().fit(columns, step_s).predict_distribution(columns)
+    both = StepTimeRegressor().fit(twice, np.tile(step_s, 2)).predict_distribution(columns)
+    assert np.all(both[:, I95] / both[:, I05] < once[:, I95] / once[:, I05])
+    np.testing.assert_allclose(both[:, I50], once[:, I50], rtol=0.02)
+
+
+def test_a_weak_row_pulls_less(probed) -> None:
+    columns, step_s = probed
+    wrong = step_s.copy()
+    wrong[0] *= 1.3
+    weight = np.asarray([0.02, 1, 1, 1, 1])
+    full = StepTimeRegressor().fit(columns, wrong).predict(columns)[0]
+    weak = StepTimeRegressor().fit(columns, wrong, weight).predict(columns)[0]
+    assert abs(weak - step_s[0]) < abs(full - step_s[0])
+
+
+def test_leaving_one_out_does_not_see_the_row_nor_change_the_model(probed) -> None:
+    columns, step_s = probed
+    model = StepTimeRegressor().fit(columns, step_s)
+    before = model.to_json()
+    left = model.leave_one_out(columns, step_s)
+    changed = step_s.copy()
+    changed[3] *= 1.5
+    again = model.leave_one_out(columns, changed)
+    assert again[3] == pytest.approx(left[3], rel=0.03)  # only the unit of the priors moved
+    assert abs(again[0] / left[0] - 1) > 0.001
+    assert model.to_json() == before
+
+
+def test_survives_json(probed) -> None:
+    columns, step_s = probed
+    columns = {**columns, "loader_workers": np.full(5, np.nan)}
+    model = StepTimeRegressor().fit(columns, step_s)
+    kept = StepTimeRegressor.from_json(json.loads(json.dumps(model.to_json(), allow_nan=False)))
+    np.testing.assert_array_equal(
+        kept.predict_distribution(columns), model.predict_distribution(columns)
+    )
+
+
+def test_foreign_json_is_refused() -> None:
+    with pytest.raises(ValueError, match="kind is 'memory/1'"):
+        StepTimeRegressor.from_json({"kind": "memory/1"})
+
+
+@pytest.mark.parametrize(
+    ("columns", "step_s", "message"),
+    [
+        ({"workers": [1.0]}, [1.0], "missing columns"),
+        ({"workers": [1.0, 2.0], "micro_batch": [1.0]}, [1.0], "differ in length"),
+        ({"workers": [0.0], "micro_batch": [1.0]}, [1.0], "'workers' must hold positive"),
+        ({"workers": [1.0], "micro_batch": [np.nan]}, [1.0], "'micro_batch' must hold positive"),
+        ({"workers": [1.0], "micro_batch": [1.0]}, [0.0], "positive and finite, in s"),
+        ({"workers": [1.0], "micro_batch": [1.0]}, [np.inf], "positive and finite, in s"),
+        ({"workers": [1.0], "micro_batch": [1.0]}, [1.0, 2.0], r"shape \(1,\)"),
+        ({"workers": [], "micro_batch": []}, [], "at least one row"),
+        (np.ones((3, 2)), [1.0, 1.0, 1.0], "columns workers, nodes"),
+    ],
+)
+def test_bad_rows_are_refused_by_name(columns, step_s, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        StepTimeRegressor().fit(columns, step_s)
+
+
+def test_follows_the_rules_of_scikit_learn(probed) -> None:
+    from sklearn.base import clone, is_regressor
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.estimator_checks import (
+        check_get_params_invariance,
+        check_no_attributes_set_in_init,
+        check_parameters_default_constructible,
+        check_set_params,
+    )
+    from sklearn.utils.validation import check_is_fitted
+
+    model = StepTimeRegressor(members=16, random_state=7)
+    for check in (
+        check_get_params_invariance,
+        check_no_attributes_set_in_init,
+        check_parameters_default_constructible,
+        check_set_params,
+    ):
+        check("StepTimeRegressor", model)
+    assert is_regressor(model)
+    with pytest.raises(NotFittedError):
+        check_is_fitted(model)
+    with pytest.raises(ValueError, match="not fitted"):
+        model.predict(probed[0])
+    fitted = model.fit(*probed)
+    assert fitted is model
+    check_is_fitted(fitted)
+    fresh = clone(fitted)
+    assert fresh.get_params() == fitted.get_params()
+    assert not hasattr(fresh, "theta_")
+    assert isinstance(model, DistributionRegressor)
+
+
+def test_an_unknown_parameter_is_refused() -> None:
+    with pytest.raises(ValueError, match="no parameter 'depth'"):
+        StepTimeRegressor().set_params(depth=3)
+
+
+def test_heavy_libraries_stay_out_of_fitting_and_predicting() -> None:
+    code = """
+import sys
+from predictors.step_time import StepTimeRegressor
+X = {"workers": [1.0, 2.0], "micro_batch": [8.0, 8.0]}
+StepTimeRegressor().fit(X, [0.1, 0.12]).predict_distribution(X)
+print([m for m in ("sklearn", "xgboost", "scipy", "pandas", "torch") if m in sys.modules])
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
