@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from planner.cli.render import bold
+from planner.cli.render import bold, terminal_width
 from planner.cli.tables import chance, money_range, table, time_range
 from planner.core import explain
 from planner.core.types import EstimateResult, Goal, Option
@@ -62,28 +63,45 @@ def _worth_showing(option: Option, result: EstimateResult) -> bool:
 
 
 def _rows(options: Sequence[Option], result: EstimateResult) -> list[str]:
-    goal = result.goal
-    has_deadline = goal.deadline_s is not None or goal.deadline_at is not None
-    head = ["", "id", "option"]
-    head += ["P(time)"] if has_deadline else []
-    head += ["P(cost)"] if goal.budget_usd is not None else []
-    head += ["time 50 % [90 %]", "cost 50 % [90 %]", "$/h", "evidence", ""]
-    rows = []
-    for option in options:
-        picked = option.id == result.recommendation.option_id
-        row = [">" if picked else "", option.id, explain.label(option)]
-        row += [chance(option.p_deadline)] if has_deadline else []
-        row += [chance(option.p_budget)] if goal.budget_usd is not None else []
-        row += [
-            time_range(option.total_s),
-            money_range(option.cost_usd),
-            format_money(option.price.usd_per_h),
-            option.evidence,
-            _note(option),
-        ]
-        rows.append(row)
-    lines = table(head, rows)
-    return [bold(line) if line.startswith(">") else line for line in lines]
+    columns = _columns(result)
+    width = terminal_width()
+    while True:
+        head = [column.head for column in columns]
+        lines = table(head, [[column.cell(option) for column in columns] for option in options])
+        spare = [column for column in columns if column.spare]
+        if width is None or not spare or max(map(len, lines)) <= width:
+            return [bold(line) if line.startswith(">") else line for line in lines]
+        columns.remove(max(spare, key=lambda column: column.spare))
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One column; of those with a `spare` number the highest goes first on a narrow terminal."""
+
+    head: str
+    cell: Callable[[Option], str]
+    spare: int = 0
+
+
+def _columns(result: EstimateResult) -> list[_Column]:
+    goal, pick = result.goal, result.recommendation.option_id
+    columns = [
+        _Column("", lambda o: ">" if o.id == pick else ""),
+        _Column("id", lambda o: o.id),
+        _Column("option", explain.label),
+    ]
+    if goal.deadline_s is not None or goal.deadline_at is not None:
+        columns.append(_Column("P(time)", lambda o: chance(o.p_deadline)))
+    if goal.budget_usd is not None:
+        columns.append(_Column("P(cost)", lambda o: chance(o.p_budget), spare=1))
+    return [
+        *columns,
+        _Column("time 50 % [90 %]", lambda o: time_range(o.total_s)),
+        _Column("cost 50 % [90 %]", lambda o: money_range(o.cost_usd)),
+        _Column("$/h", lambda o: format_money(o.price.usd_per_h), spare=3),
+        _Column("evidence", lambda o: o.evidence, spare=4),
+        _Column("", _note, spare=2),
+    ]
 
 
 def _note(option: Option) -> str:

@@ -77,9 +77,20 @@ class Stream:
         """Print one event."""
         from planner.wire.to_wire import event_document
 
-        event = Event(seq=self._seq, ts=self._now(), type=kind, data=data)
+        event = Event(seq=self._seq, ts=self._now(), type=kind, data=_on_the_wire(data))
         self._seq += 1
         render.json_line(event_document(event))
+
+
+def _on_the_wire(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The data of an event with a probe in it as the document would show that probe."""
+    from planner.core.types import ProbeResult
+    from planner.store.codec import from_json
+    from planner.wire.to_wire import probe_document
+
+    if "probe" not in data:
+        return data
+    return {**data, "probe": probe_document(from_json(ProbeResult, data["probe"]))}
 
 
 def sink(*, ndjson: bool) -> EventSink:

@@ -92,6 +92,11 @@ def event_document(event: Event) -> Document:
     )
 
 
+def probe_document(probe: domain.ProbeResult) -> Document:
+    """One of `probes[]`, as events carry it too."""
+    return _document(_probe(probe))
+
+
 def run_document(view: RunView) -> Document:
     """`planner.run/1`."""
     summary, plan = view.summary, view.plan

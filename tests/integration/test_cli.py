@@ -341,6 +341,8 @@ def test_ndjson_has_no_gaps_and_ends_with_the_document_of_json(planner: Planner)
     assert events[0]["type"] == "estimate.started"
     assert events[-1]["type"] == "estimate.completed"
     assert [e["type"] for e in events].count("estimate.completed") == 1
+    finished = next(event for event in events if event["type"] == "probe.finished")
+    assert finished["data"]["probe"] == events[-1]["data"]["probes"][0]
     assert events[-1]["data"] == planner("estimate", "job.toml", "--json").document
 
 
@@ -521,9 +523,13 @@ def test_flags_of_run_reach_the_launch(planner: Planner, services: FakeServices)
     assert request.controller == "off"
 
 
-def test_a_second_run_of_a_live_name_attaches(planner: Planner, services: FakeServices) -> None:
-    services.summaries = (view(RunState.RUNNING).summary,)
-    result = planner("run", "job.toml", "--name", "nightly", "--yes")
+@pytest.mark.parametrize("name", ["nightly", "digits"])
+def test_a_second_run_of_a_live_name_attaches(
+    planner: Planner, services: FakeServices, name: str
+) -> None:
+    services.summaries = (view(RunState.RUNNING, name=name).summary,)
+    flags = ("--name", name) if name != "digits" else ()  # the job's own name counts as one
+    result = planner("run", "job.toml", *flags, "--yes")
     assert result.code == 0
     assert "attaching" in result.err
     assert not services.asked("estimate") + services.asked("launch")

@@ -203,6 +203,31 @@ def test_without_a_terminal_a_signal_stops_the_run_with_a_checkpoint(
     assert json.loads(out)["state"] == "paused"
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_the_probes_before_it_ends_the_estimate(
+    driver: Callable[..., list[str]],
+    calls: Path,
+    tmp_path: Path,
+    number: signal.Signals,
+    code: int,
+) -> None:
+    process = subprocess.Popen(
+        driver("slow", "estimate", "job.toml", "--json"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        cwd=tmp_path,
+    )
+    wait_for(lambda: asked(calls, "estimating") > 0, "the estimate being made")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == code, err
+    assert asked(calls, "cancelled") == 1
+    assert json.loads(out)["exit_code"] == code
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_attach_never_stops_the_run(
     driver: Callable[..., list[str]], calls: Path, number: signal.Signals

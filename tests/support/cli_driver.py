@@ -7,11 +7,14 @@ the services were asked for is appended to CALLS_FILE, one name a line.
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 from planner.cli import invocation, watch
 from planner.cli.main import main
-from planner.core.types import RunState
+from planner.core.events import EventSink
+from planner.core.types import EstimateResult, RunState
+from planner.services.api import Cancel, EstimateRequest
 from support.fake_services import FakeServices, view
 
 
@@ -28,8 +31,21 @@ class Recorded(FakeServices):
         super()._called(name, about)
 
 
+class Slow(Recorded):
+    """Its estimate takes until somebody cancels it."""
+
+    def estimate(
+        self, request: EstimateRequest, on_event: EventSink, cancel: Cancel | None = None
+    ) -> EstimateResult:
+        self._called("estimating")
+        while cancel is None or not cancel.is_set():
+            time.sleep(0.02)
+        self._called("cancelled")
+        return self.result
+
+
 def services_for(scenario: str, calls: Path) -> FakeServices:
-    services = Recorded(calls)
+    services = Slow(calls) if scenario == "slow" else Recorded(calls)
     if scenario == "endless":
         services.views = [view(RunState.RUNNING)]
     elif scenario == "crash":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
 
 from planner.cli import command, diagnostics, invocation, render
-from planner.cli.tables import signed_percent, table
+from planner.cli.tables import chance, percent, signed_percent, table
 from planner.core.errors import ExitCode, UsageError
 from planner.core.units import format_bytes, format_duration, format_money
 from planner.services.api import Comparison, ComparisonRow
@@ -79,13 +80,18 @@ def _value(value: float | str | None, unit: str) -> str:
         return "-"
     if isinstance(value, str):
         return value
-    if unit == "s":
-        return format_duration(value)
-    if unit == "usd":
-        return format_money(value)
-    if unit == "bytes":
-        return format_bytes(value)
-    return f"{value:.4g}"
+    shown = _SHOW.get(unit)
+    return f"{value:.4g}" if shown is None else shown(value)
+
+
+_SHOW: Mapping[str, Callable[[float], str]] = {
+    "s": format_duration,
+    "usd": format_money,
+    "usd_per_h": lambda value: f"{format_money(value)}/h",
+    "bytes": format_bytes,
+    "fraction": percent,
+    "probability": chance,
+}
 
 
 def _gate(text: str | None) -> float | None:

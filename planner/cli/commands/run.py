@@ -83,26 +83,27 @@ def run(
     output = _Output(json=json, ndjson=ndjson, detach=detach)
     flags = GoalFlags(deadline=deadline, budget=budget, confidence=confidence, prefer=prefer)
     services = called.services()
-    alive = None if name is None else _alive(services, name)
-    if alive is not None:
-        diagnostics.say(f"{name} is running already as {alive}: attaching")
-        _follow(services, alive, output)
-        return
-    if plan is not None:
-        if job is not None or called.command is not None:
-            raise UsageError(
-                "--plan holds its own job", hint="leave the job file or the command out"
-            )
-        result = _planned(services, plan)
-        if flags.given:
-            result = services.rescore(result, goal_of(result.goal, flags))
-    else:
+    if plan is None:
         spec = read_job(called, job, where)
         goal = goal_of(spec.goal, flags)
         request = request_of(
             spec, goal, no_probe=no_probe, max_cost=max_probe_cost, max_time=max_probe_time
         )
-        result = _estimated(services, spec, goal, request, output)
+        alive = _alive(services, name or spec.name)
+        result = None if alive else _estimated(services, spec, goal, request, output)
+    else:
+        if job is not None or called.command is not None:
+            raise UsageError(
+                "--plan holds its own job", hint="leave the job file or the command out"
+            )
+        result = _planned(services, plan)
+        alive = _alive(services, name or result.job.name)
+        if flags.given:
+            result = services.rescore(result, goal_of(result.goal, flags))
+    if alive is not None or result is None:
+        diagnostics.say(f"{alive} of this name is running already: attaching, nothing is launched")
+        _follow(services, str(alive), output)
+        return
     chosen = _choose(result, option)
     pin = _pin(chosen, max_price)
     _agree(called, result, chosen, pin, yes=yes)
@@ -116,7 +117,7 @@ def run(
             retries=retry,
         )
     )
-    diagnostics.say(f"{run_id} launched")
+    diagnostics.say(f"{run_id} runs on when this terminal closes: planner attach {run_id}")
     _follow(services, run_id, output)
 
 
