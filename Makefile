@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_STATE := build/demo-state
 
-.PHONY: help env demo test check format bench lock clean
+.PHONY: help env demo test check format bench lock clean clean-env
 
 help:
 	@echo "make env     create $(VENV) with locked, hash-checked versions"
@@ -13,6 +13,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make check   formatting, lint, types, import contracts"
 	@echo "make bench   run the benchmarks"
+	@echo "make clean   remove what builds and tests left; make clean-env removes $(VENV)"
 	@echo "make lock    resolve the versions anew after a change of dependencies"
 
 env: $(STAMP)
@@ -20,7 +21,8 @@ env: $(STAMP)
 $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "planner needs Python 3.11 or newer, and '$(PYTHON)' is older or missing: make env PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { \
+	  echo "'$(PYTHON)' cannot make a virtual environment: install its venv module (Debian: apt install python3-venv)" >&2; exit 2; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements/dev.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
@@ -54,4 +56,7 @@ lock: env
 	  --no-emit-find-links --no-header pyproject.toml --extra examples --group dev -o requirements/dev.txt
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+clean-env:
+	rm -rf $(VENV)
