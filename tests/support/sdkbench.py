@@ -65,7 +65,7 @@ class Bench:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         basic = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        shared = {
+        shared: dict[str, object] = {
             "PYTHONPATH": self.stage,
             "OMP_NUM_THREADS": 1,
             "WORLD_SIZE": workers,
@@ -75,7 +75,7 @@ class Bench:
         return [
             subprocess.Popen(
                 [sys.executable, str(script)],
-                env=basic | self.environment(rank, **shared, **variables),
+                env=basic | self.environment(rank, **(shared | variables)),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
