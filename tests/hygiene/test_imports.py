@@ -12,10 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("planner", "predictors", "runners", "pricing")
-HEAVY = frozenset(
-    ("torch", "torchvision", "sklearn", "scipy", "xgboost", "boto3", "submitit", "textual")
-    + ("pandas", "stable_baselines3")
-)
+HEAVY = {"torch", "torchvision", "sklearn", "scipy", "xgboost", "pandas", "stable_baselines3"}
+HEAVY |= {"boto3", "submitit", "textual"}
 MOST_MODULES_OF_HELP = 400
 
 REPORT = "import sys; print(*sorted(sys.modules), file=open({out!r}, 'w'))"
