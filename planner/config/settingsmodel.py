@@ -27,7 +27,6 @@ class UiTable(Table):
         WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}]}),
     ] = Field(10.0, description="Worst cost above which the cap must be typed to confirm.")
     read_only: bool = Field(False, description="Start with everything that changes a run locked.")
-    notify: bool = Field(True, description="Bell and desktop note when a run ends or needs you.")
 
 
 class SettingsTable(Table):

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from planner.config.command import PLACEHOLDERS
 from planner.core.errors import ConfigError, UsageError
 from planner.core.types import JobSpec, Knobs, ResourceConfig
 
@@ -32,21 +33,6 @@ BASIC_VARIABLES = (
     "CONDA_PREFIX",
 )
 """Passed on from the caller's environment when set there."""
-
-PLACEHOLDERS = (
-    "data",
-    "epochs",
-    "micro_batch",
-    "global_batch",
-    "workers",
-    "loader_workers",
-    "run_id",
-    "checkpoint",
-    "output",
-    "seed",
-    "precision",
-)
-"""What a command template may name between braces."""
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 _PYTHON = re.compile(r"python(3(\.\d+)?)?")

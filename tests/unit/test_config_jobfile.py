@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner.config.command import PLACEHOLDERS
 from planner.config.jobfile import default_places, job_schema, load_job
+from planner.config.jobmodel import (
+    KNOBS,
+    GoalTable,
+    JobTable,
+    LocalPlace,
+    ProbeTable,
+    RunTable,
+)
 from planner.config.tomlfile import key_lines
 from planner.core.errors import ConfigError, ExitCode
 from planner.core.types import AdjustPolicy, Goal, JobSpec, ProbeSettings
@@ -570,3 +580,40 @@ def test_the_schema_takes_what_the_loader_takes_and_refuses_a_typo() -> None:
     validator = jsonschema.Draft202012Validator(schema)
     assert not list(validator.iter_errors(tomllib.loads(FULL)))
     assert list(validator.iter_errors(tomllib.loads(FULL.replace("budget", "bugdet"))))
+
+
+# ---- documentation
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "job-file.md").read_text()
+TABLES = {
+    "[job]": JobTable,
+    "[probe]": ProbeTable,
+    "[goal]": GoalTable,
+    "[run]": RunTable,
+    "[[where]]": LocalPlace,
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_key_is_documented_and_no_other(name: str) -> None:
+    section = DOCUMENT.split(f"## `{name}`")[1].split("\n## ")[0]
+    keys = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+    assert keys == set(TABLES[name].model_fields) - {"runner"}
+
+
+def test_every_placeholder_and_knob_is_documented() -> None:
+    for name in PLACEHOLDERS:
+        assert f"`{{{name}}}`" in DOCUMENT
+    for knob in KNOBS:
+        assert f"`{knob}`" in DOCUMENT
+
+
+def test_the_example_of_the_documentation_is_a_job(tmp_path: Path) -> None:
+    example = DOCUMENT.split("```toml\n")[1].split("```")[0]
+    assert load(tmp_path, example).epochs == 12
+
+
+def test_the_example_that_comes_along_is_a_job() -> None:
+    path = Path(__file__).parents[2] / "examples" / "digits" / "job.toml"
+    job = load_job(path, NOW)
+    assert (job.name, job.tier) == ("digits", 1)

@@ -9,6 +9,7 @@ import pytest
 
 from planner.config.locations import config_file, state_dir
 from planner.config.settings import Settings, load_settings, settings_schema
+from planner.config.settingsmodel import UiTable
 from planner.core.errors import ConfigError
 
 
@@ -53,7 +54,6 @@ def test_each_source_goes_before_the_next_and_says_where_it_is_from(tmp_path: Pa
         ("ui.ascii", False, f"{project}:2"),
         ("ui.confirm_above_usd", 40.0, "flag"),
         ("ui.read_only", True, "environment PLANNER_UI_READ_ONLY"),
-        ("ui.notify", True, "default"),
         ("keymap.launch", "f5", f"{project}:6"),
         ("keymap.quit", "x", f"{user}:8"),
     )
@@ -114,6 +114,12 @@ def test_a_mistake_in_the_environment_names_the_variable(
 
 def test_a_workers_variables_are_no_settings(tmp_path: Path) -> None:
     load_settings(folder=tmp_path, environ={"PLANNER_RUN_ID": "r-1", "PLANNER_EVENTS": "x"})
+
+
+def test_every_setting_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
+    for name in UiTable.model_fields:
+        assert f"| `[ui] {name}` | `PLANNER_UI_{name.upper()}` |" in text
 
 
 def test_the_schema_is_valid_and_refuses_a_typo() -> None:
