@@ -73,7 +73,8 @@ def run_block(view: RunView, now: datetime) -> str:
         f"{run.id}  {run.name}  {run.state.value.replace('_', ' ')}"
         + (f": {run.reason}" if run.reason else ""),
         f"option      {option.id}  {explain.label(option)}",
-        f"progress    {percent(run.progress)}  epoch {view.epoch} of {view.epochs:g}"
+        f"progress    {percent(run.progress)}"
+        f"  epoch {min(view.epoch + 1, view.epochs):g} of {view.epochs:g}"
         f"  step {view.step}" + (f" of {view.steps_total}" if view.steps_total else ""),
         f"speed       {_speed(view)}",
         f"time        {format_duration(view.elapsed_s)} of {time_range(run.predicted_total_s)}",

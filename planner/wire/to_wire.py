@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from planner import __version__
 from planner.core import types as domain
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from runners.base import Leftover
 
 Document = dict[str, Any]
+ModelT = TypeVar("ModelT", bound=Wire)
 
 
 def estimate_document(result: domain.EstimateResult) -> Document:
@@ -149,7 +150,7 @@ def run_document(view: RunView) -> Document:
             ),
             last_checkpoint=checkpoint,
             metrics={name: number(value) for name, value in view.metrics.items()},
-            decisions=[_decision(d) for d in view.decisions],
+            decisions=[_same(run_v1.Decision, d) for d in view.decisions],
             warnings=list(view.warnings),
         )
     )
@@ -210,33 +211,15 @@ def comparison_document(comparison: Comparison) -> Document:
 
 def doctor_document(checks: Iterable[Check]) -> Document:
     """`planner.doctor/1`."""
-    listed = [
-        house_v1.Check(id=check.id, state=check.state, text=check.text, fix=check.fix)
-        for check in checks
-    ]
+    listed = [_same(house_v1.Check, check) for check in checks]
     ok = all(check.state != "fail" for check in listed)
     return _document(house_v1.Doctor(schema_="planner.doctor/1", ok=ok, checks=listed))
 
 
 def clean_document(leftovers: Iterable[Leftover], *, removed: bool) -> Document:
     """`planner.clean/1`."""
-    return _document(
-        house_v1.Clean(
-            schema_="planner.clean/1",
-            removed=removed,
-            leftovers=[
-                house_v1.Leftover(
-                    kind=left.kind,
-                    id=left.id,
-                    run_id=left.run_id,
-                    text=left.text,
-                    since=left.since,
-                    usd_per_h=left.usd_per_h,
-                )
-                for left in leftovers
-            ],
-        )
-    )
+    listed = [_same(house_v1.Leftover, left) for left in leftovers]
+    return _document(house_v1.Clean(schema_="planner.clean/1", removed=removed, leftovers=listed))
 
 
 def config_document(settings: Iterable[tuple[str, Any, str]]) -> Document:
@@ -389,24 +372,17 @@ def _progress(view: RunView) -> run_v1.Progress:
     )
 
 
-def _decision(d: domain.Decision) -> run_v1.Decision:
-    return run_v1.Decision(
-        id=d.id,
-        at=d.at,
-        action=d.action,
-        why=d.why,
-        mode=d.mode,
-        expected=d.expected,
-        measured=d.measured,
-    )
-
-
 def _quantiles(d: Distribution) -> estimate_v1.Quantiles:
     return estimate_v1.Quantiles(p05=d.p05, p50=d.p50, p95=d.p95, mean=d.mean)
 
 
 def _quantiles_or_none(d: Distribution | None) -> estimate_v1.Quantiles | None:
     return None if d is None else _quantiles(d)
+
+
+def _same(model: type[ModelT], value: object) -> ModelT:
+    """A domain value whose wire form has the same names; any that lacks one is refused."""
+    return model.model_validate(value, from_attributes=True)
 
 
 def _document(model: Wire) -> Document:

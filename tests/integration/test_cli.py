@@ -609,7 +609,7 @@ def test_ndjson_of_a_run_holds_its_events_once(planner: Planner, services: FakeS
 
 def test_status_of_one_run_tells_what_matters(planner: Planner) -> None:
     text = planner("status", "nightly").out
-    for word in ("50.0 %", "epoch 5 of 10", "step 115 of 230", "16 samples/s", "$0.0122 of $1.00"):
+    for word in ("50.0 %", "epoch 6 of 10", "step 115 of 230", "16 samples/s", "$0.0122 of $1.00"):
         assert word in text
 
 
