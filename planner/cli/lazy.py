@@ -68,7 +68,8 @@ class LazyGroup(TyperGroup):
         first = args[0]
         if first not in COMMANDS and (first.endswith(".toml") or "/" in first):
             return _APP, self.get_command(ctx, _APP), args
-        if first not in COMMANDS and not first.startswith("-"):
+        # While the shell completes a line nothing is refused: it is not finished yet.
+        if first not in COMMANDS and not first.startswith("-") and not ctx.resilient_parsing:
             near = difflib.get_close_matches(first, COMMANDS, n=1)
             hint = f"did you mean planner {near[0]}?" if near else "planner --help"
             raise UsageError(f'there is no command "{first}"', hint=hint)

@@ -22,6 +22,9 @@ from planner.core.errors import ExitCode, PlannerError, UsageError
 PIPE_CLOSED = 128 + signal.SIGPIPE
 """What a shell calls a program that a closed pipe ended."""
 
+_GLOBAL_FLAGS = {"-q", "--quiet", "-v", "-vv", "--verbose", "--no-color", "--ascii"}
+_GLOBAL_VALUES = {"--state-dir", "--config"}
+
 app = typer.Typer(
     cls=LazyGroup,
     name="planner",
@@ -95,6 +98,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run planner and leave with its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     own, command = split_command(given)
+    own = globals_first(own)
     invocation = Invocation(arguments=tuple(own), command=command)
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -112,6 +116,23 @@ def split_command(arguments: list[str]) -> tuple[list[str], tuple[str, ...] | No
         return arguments, None
     at = arguments.index("--")
     return arguments[:at], tuple(arguments[at + 1 :])
+
+
+def globals_first(own: list[str]) -> list[str]:
+    """Global options moved before the command's name, so that they may stand anywhere."""
+    front: list[str] = []
+    rest: list[str] = []
+    waiting = list(own)
+    while waiting:
+        word = waiting.pop(0)
+        if word in _GLOBAL_FLAGS or word.partition("=")[0] in _GLOBAL_VALUES:
+            front.append(word)
+            if word in _GLOBAL_VALUES:
+                front += waiting[:1]
+                del waiting[:1]
+        else:
+            rest.append(word)
+    return front + rest
 
 
 def _call(own: list[str], invocation: Invocation) -> int:

@@ -194,6 +194,13 @@ def test_quiet_says_nothing_when_all_is_well(planner: Planner, name: str) -> Non
     assert planner("-q", *JSON_CALLS[name]).err == ""
 
 
+def test_global_options_may_stand_anywhere(planner: Planner, tmp_path: Path) -> None:
+    assert planner("estimate", "job.toml", "--json", "-q").err == ""
+    shown = planner("config", "path", f"--state-dir={tmp_path / 'elsewhere'}").out
+    assert str(tmp_path / "elsewhere") in shown
+    assert planner("status", "--state-dir").code == 2
+
+
 def test_a_usage_error_with_json_is_a_document_too(planner: Planner) -> None:
     result = planner("estimate", "--json", "--no-such-flag")
     assert result.code == 2

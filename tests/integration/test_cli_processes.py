@@ -95,6 +95,29 @@ def test_run_from_the_module_and_from_the_entry_point_agree() -> None:
     assert re.fullmatch(r"planner \d+\.\d+\.\d+\n", module.stdout)
 
 
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("planner est", "estimate"),
+        ("planner status r-", "r-7f3k"),
+        ("planner no-such-command r-", ""),
+    ],
+)
+def test_completion_knows_commands_and_runs(
+    driver: Callable[..., list[str]], calls: Path, line: str, completed: str
+) -> None:
+    asked_for = {"_PLANNER_COMPLETE": "complete_bash", "COMP_WORDS": line}
+    ended = subprocess.run(
+        driver("done"),
+        capture_output=True,
+        text=True,
+        env={**environment(), **asked_for, "COMP_CWORD": str(len(line.split()) - 1)},
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip() == completed
+
+
 # ---- pipes ---------------------------------------------------------------------------------------
 
 
