@@ -71,9 +71,11 @@ class Play:
             deadline = self.began_at + timedelta(seconds=goal.deadline_s or 0.0)
             data["budget_microusd"] = microusd(goal.budget_usd)
             data["deadline_at"] = None if goal.deadline_s is None else datetime_text(deadline)
-        elif isinstance(data.get("at"), str):
-            shift = self.began_at - self.recorded.plan.created_at
-            data["at"] = datetime_text(parse_datetime(data["at"]) + shift)
+            return data
+        shift = self.began_at - self.recorded.plan.created_at
+        for name in ("at", "deadline_at"):
+            if isinstance(data.get(name), str):
+                data[name] = datetime_text(parse_datetime(data[name]) + shift)
         return data
 
 

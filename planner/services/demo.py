@@ -96,8 +96,9 @@ class DemoServices:
 
     @property
     def job(self) -> JobSpec:
-        """The recorded job, for the form."""
-        return self.recording.job
+        """The recorded job, for the form; its deadline counts from now on."""
+        job = self.recording.job
+        return replace(job, goal=replace(job.goal, deadline_at=None))
 
     # ---- plan ------------------------------------------------------------------------------
 

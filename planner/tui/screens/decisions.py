@@ -18,7 +18,7 @@ from planner.services.api import RunView
 from planner.tui.actions import bindings_of
 from planner.tui.run_feed import RunFeed
 from planner.tui.screens.base import PlannerScreen
-from planner.tui.text import count, pair, percent, row, time_of_day, wrap
+from planner.tui.text import count, fit, pair, percent, row, time_of_day, wrap
 from planner.tui.widgets import run_text
 from planner.tui.widgets.pane import Pane
 from planner.tui.widgets.table import Table
@@ -197,9 +197,10 @@ def observed(name: str, value: float | str | None) -> tuple[str, str]:
 
 def alternative_lines(decision: Decision) -> Iterable[Content]:
     """What else could have been done, with its chance and a word on it."""
+    width = min(max((len(action) for action, _, _ in decision.alternatives), default=0), 16)
     for action, weight, note in decision.alternatives:
         number = "    " if weight is None else f"{weight:.2f}"
-        yield row((action[:16].ljust(17), "bold"), (number, "$soft"), f"  {note}")
+        yield row((fit(action, width), "bold"), (f"  {number}", "$soft"), f"  {note}")
 
 
 def outcome_lines(decision: Decision, width: int) -> Iterable[Content]:

@@ -88,7 +88,11 @@ class ExtendScreen(ModalScreen[Extension]):
 
     @on(Input.Submitted)
     def _submitted(self) -> None:
-        self.focus_next()
+        extend = self.query_one("#extend", Button)
+        if extend.disabled:
+            self.focus_next()
+        else:
+            extend.focus()
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """Back or Extend."""

@@ -31,7 +31,7 @@ def columns(goal: Goal) -> tuple[Column, ...]:
     time_label, cost_label = "P(time)", "P(cost)"
     if goal.deadline_s is not None:
         label = f"P(≤{short_duration(goal.deadline_s)})"
-        time_label = label if len(label) <= 8 else time_label
+        time_label = label if len(label) <= 9 else time_label
     if goal.budget_usd is not None:
         label = f"P(≤${goal.budget_usd:g})"
         cost_label = label if len(label) <= 8 else cost_label
@@ -42,7 +42,7 @@ def columns(goal: Goal) -> tuple[Column, ...]:
         Column(key="where", label="where", width=10, wide=True),
         Column(key="batch", label="batch", width=5, align="right"),
         Column(key="price", label="$/h", width=7, align="right", wide=True),
-        Column(key="p_time", label=time_label, width=8, align="right"),
+        Column(key="p_time", label=time_label, width=9, align="right"),
         Column(key="p_cost", label=cost_label, width=8, align="right", wide=True),
         Column(key="time", label="  time 50 [90 %]", width=21, wide=False),
         Column(key="cost", label="  cost 50 [90 %]", width=23, wide=False),
@@ -94,11 +94,17 @@ def _note(option: Option, estimate: EstimateResult, *, picked: bool) -> Content:
     if picked:
         return Content.styled("pick", "bold $good")
     if not option.feasible:
-        return Content.styled("not feasible", "$bad")
+        codes = {reason.code for reason in option.reasons}
+        word = next((word for code, word in _TROUBLE.items() if code in codes), "no")
+        return Content.styled(word, "$bad")
     by = estimate.option(option.dominated_by) if option.dominated_by else None
     if by is not None:
         return Content.styled(f"by {by.rank}", "$soft")
     return Content.styled("front", "$key") if option.on_front else Content()
+
+
+_TROUBLE = {"memory.oom": "oom", "deadline.missed": "late", "budget.exceeded": "cost"}
+"""Why an option is not feasible, in a word."""
 
 
 def named(text: str, estimate: EstimateResult) -> str:

@@ -1,0 +1,234 @@
+"""From the job form to a finished run, with nothing but keys."""
+
+from __future__ import annotations
+
+import pytest
+from support.tui import RUN_TAKES_S, WIDE, Stage, press, settle, to_options, to_run
+
+from planner.core.types import RunState
+
+pytestmark = pytest.mark.asyncio
+
+
+async def test_the_form_says_what_enter_will_do_and_cost(stage: Stage) -> None:
+    async with stage.running():
+        text = stage.screen_text()
+    assert "python train.py --data" in text
+    assert "enter  runs 3 probes: about" in text
+    assert "at most $1.50" in text
+    assert "no GPU found: jobs run on CPU slots" in text
+
+
+async def test_a_person_with_a_keyboard_gets_from_job_to_history(stage: Stage) -> None:
+    async with stage.running() as pilot:
+        await press(pilot, "enter")
+        assert stage.tab == "probes"
+        assert stage.screen_text().count("✓ done") >= 3
+        await press(pilot, "enter")
+        assert stage.tab == "options"
+        assert "P(≤2m50s)" in stage.screen_text()
+        await press(pilot, "L")
+        assert "Launch option 1?" in stage.screen_text()
+        await press(pilot, "y")
+        assert stage.tab == "runs"
+        stage.clock.sleep(RUN_TAKES_S / 2)
+        await press(pilot, "r")
+        assert "● running  r-demo1" in stage.screen_text()
+        stage.clock.sleep(RUN_TAKES_S)
+        await press(pilot, "r")
+        text = stage.screen_text()
+        assert "✓ done" in text
+        assert "✓ inside its 90 %" in text
+        await press(pilot, "6")
+        assert "r-demo1" in stage.screen_text()
+        await press(pilot, "space", "space", "c")
+        assert "A r-7f3k" in stage.screen_text()
+
+
+async def test_number_keys_reach_all_six_tabs(stage: Stage) -> None:
+    async with stage.running() as pilot:
+        for number, tab in enumerate(
+            ("job", "probes", "options", "runs", "decisions", "history"), 1
+        ):
+            await press(pilot, str(number))
+            assert stage.tab == tab
+
+
+async def test_kept_results_give_options_without_probes(stage: Stage) -> None:
+    async with stage.running() as pilot:
+        await press(pilot, "e", "enter")
+        assert stage.tab == "options"
+        assert stage.app.session.estimate is not None
+
+
+async def test_the_cursor_explains_why_an_option_was_not_picked(stage: Stage) -> None:
+    async with stage.running() as pilot:
+        await to_options(pilot)
+        assert "why 1" in stage.screen_text()
+        await press(pilot, "down")
+        text = stage.screen_text()
+        assert "why not" in text
+        assert "dearer than option 1" in text
+
+
+async def test_infeasible_options_are_hidden_until_asked_for(stage: Stage) -> None:
+    async with stage.running(WIDE) as pilot:
+        await to_options(pilot)
+        text = stage.screen_text()
+        assert "2 infeasible hidden" in text
+        assert " late " not in text
+        await press(pilot, "i", "end")
+        text = stage.screen_text()
+        assert " late " in text
+        assert "asked for 0.90" in text
+
+
+async def test_what_if_shows_another_pick_and_changes_nothing_until_enter(stage: Stage) -> None:
+    async with stage.running() as pilot:
+        await to_options(pilot)
+        was = stage.app.session.goal
+        await press(pilot, "x", "shift+left")
+        assert "another pick" in stage.screen_text()
+        assert stage.app.session.goal == was
+        await press(pilot, "escape")
+        assert stage.app.session.what_if is None
+        await press(pilot, "x", "shift+left", "enter")
+        deadline = stage.app.session.goal.deadline_s
+        assert deadline is not None and was.deadline_s is not None
+        assert deadline < was.deadline_s
+        assert stage.app.session.estimate is not None
+        assert stage.app.session.estimate.goal == stage.app.session.goal
+
+
+async def test_marked_options_are_compared_side_by_side(stage: Stage) -> None:
+    async with stage.running() as pilot:
+        await to_options(pilot)
+        await press(pilot, "space", "space", "c")
+        text = stage.screen_text()
+        assert "predicted time" in text
+        assert "change" in text
+        await press(pilot, "escape")
+        assert "predicted time" not in stage.screen_text()
+
+
+async def test_sorting_by_time_puts_the_fastest_first(stage: Stage) -> None:
+    async with stage.running() as pilot:
+        await to_options(pilot)
+        await press(pilot, "s")
+        estimate = stage.app.session.estimate
+        assert estimate is not None
+        fastest = min(estimate.options, key=lambda o: o.total_s.p50)
+        table = stage.app.screen.query_one("#options")
+        assert table.keys[0] == fastest.id  # type: ignore[attr-defined]
+        await press(pilot, "S")
+        assert table.keys[-1] == fastest.id  # type: ignore[attr-defined]
+
+
+async def test_copying_puts_the_published_json_on_the_clipboard(stage: Stage) -> None:
+    import json
+
+    async with stage.running() as pilot:
+        await to_options(pilot)
+        await press(pilot, "y")
+        document = json.loads(stage.app.clipboard)
+    assert document["schema"].startswith("planner.estimate/")
+    assert len(document["options"]) == 5
+
+
+async def test_a_run_can_be_paused_and_resumed(stage: Stage) -> None:
+    async with stage.running() as pilot:
+        await to_run(pilot)
+        stage.clock.sleep(RUN_TAKES_S / 2)
+        await press(pilot, "r", "p", "r")
+        assert stage.services.view("r-demo1").summary.state is RunState.PAUSED
+        assert "paused" in stage.screen_text()
+        assert "p Resume" in stage.screen_text()
+        await press(pilot, "p")
+        assert stage.services.view("r-demo1").summary.state is RunState.RUNNING
+
+
+async def test_stopping_asks_and_the_first_answer_stops_nothing(stage: Stage) -> None:
+    async with stage.running() as pilot:
+        await to_run(pilot)
+        stage.clock.sleep(RUN_TAKES_S / 2)
+        await press(pilot, "r", "s")
+        assert "Stop r-demo1?" in stage.screen_text()
+        await press(pilot, "enter")
+        assert stage.services.view("r-demo1").summary.state is RunState.RUNNING
+        await press(pilot, "s", "s")
+        assert stage.services.view("r-demo1").summary.state is RunState.RUNNING
+        await press(pilot, "c")
+        assert stage.services.view("r-demo1").summary.state is RunState.CANCELLED
+
+
+async def test_extending_is_noted_as_a_decision(stage: Stage) -> None:
+    async with stage.running() as pilot:
+        await to_run(pilot)
+        stage.clock.sleep(RUN_TAKES_S / 2)
+        await press(pilot, "r", "+")
+        await pilot.press(*"30")
+        await settle(pilot)
+        assert "30 what?" in stage.screen_text()
+        await pilot.press("m", "tab", *"2.5")
+        await press(pilot, "enter", "enter")
+        decision = stage.services.view("r-demo1").decisions[-1]
+        assert decision.action == "extend deadline +30m00s, cap +$2.50"
+        await press(pilot, "5")
+        assert "cap +$2.50" in stage.screen_text()
+
+
+async def test_decisions_can_be_stepped_through(stage: Stage) -> None:
+    async with stage.running() as pilot:
+        await to_run(pilot)
+        stage.clock.sleep(RUN_TAKES_S)
+        await press(pilot, "5")
+        text = stage.screen_text()
+        assert "warn of the deadline" in text
+        assert "P(on time)" in text
+        assert "blocked: not asked for" in text
+
+
+async def test_the_log_opens_filters_and_follows(stage: Stage) -> None:
+    async with stage.running() as pilot:
+        await to_run(pilot)
+        stage.clock.sleep(RUN_TAKES_S)
+        await press(pilot, "r", "l")
+        text = stage.screen_text()
+        assert "epoch 10/10" in text
+        assert "following" in text
+        await press(pilot, "slash")
+        await pilot.press(*"checkpoint")
+        await press(pilot, "enter")
+        text = stage.screen_text()
+        assert "epoch 10/10" not in text
+        assert "checkpoint of step 60" in text
+        await press(pilot, "escape")
+        assert "epoch 10/10" in stage.screen_text()
+
+
+async def test_leaving_while_a_run_goes_on_says_how_to_come_back(stage: Stage) -> None:
+    async with stage.running() as pilot:
+        await to_run(pilot)
+        stage.clock.sleep(RUN_TAKES_S / 2)
+        await pilot.press("q")
+        await settle(pilot)
+    assert stage.app.farewell == [
+        "r-demo1 (digits) goes on; planner attach r-demo1 shows it again."
+    ]
+
+
+async def test_history_filters_sorts_and_shows_calibration(stage: Stage) -> None:
+    async with stage.running() as pilot:
+        await press(pilot, "6")
+        assert "! late" in stage.screen_text()
+        await press(pilot, "g")
+        assert "the 90 % interval of time held" in stage.screen_text()
+        await press(pilot, "slash")
+        await pilot.press(*"7f3")
+        await press(pilot, "enter")
+        text = stage.screen_text()
+        assert "r-7f3k" in text
+        assert "r-6c1a" not in text
+        await press(pilot, "enter")
+        assert stage.tab == "runs"
+        assert "r-7f3k" in stage.screen_text()
