@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import ClassVar
@@ -11,99 +9,29 @@ from typing import ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Container, Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import Input, Static
 
 from planner.core.errors import PlannerError, UnitError
-from planner.core.types import Goal, JobSpec, Place
-from planner.core.units import format_duration, format_money, parse_deadline, parse_money_usd
-from planner.services.api import Check, EstimateRequest, ProbePlan
+from planner.core.types import Goal
+from planner.core.units import format_money, parse_deadline, parse_money_usd
+from planner.services.api import Check, EstimateRequest, ProbePlan, RunSummary
 from planner.tui.actions import bindings_of
 from planner.tui.screens.base import PlannerScreen
-from planner.tui.text import Part, count, pair, percent, row, short_duration, time_of_day, wrap
+from planner.tui.text import (
+    pair,
+    percent,
+    row,
+    short_duration,
+    time_of_day,
+)
+from planner.tui.widgets.job_text import check_lines, job_lines, ready_line, recent_lines
 from planner.tui.widgets.pane import Pane
 from planner.tui.widgets.slider import Choice, Slider
 
 CONFIDENCES = (*(round(0.5 + 0.05 * i, 2) for i in range(10)), 0.98, 0.99)
 PREFER = ("cost", "time", "risk")
-
-
-def job_lines(job: JobSpec, width: int) -> Iterable[Content]:
-    """The job as labelled lines."""
-    value_width = width - 11
-    command = wrap(_command_text(job.command), value_width)
-    for index, line in enumerate(command[:3]):
-        yield pair("command" if index == 0 else "", line)
-    images = (f"  {count(job.samples)} samples", "$soft") if job.samples else ""
-    yield pair("data", job.data or ("none that planner can slice", "$soft"), images)
-    probe = job.probe
-    sliced = f"{percent(probe.slice_fraction)} of the data" if job.data else "all of it"
-    yield pair("slice", f"{sliced}, {probe.steps} steps")
-    yield pair("work", *_work(job))
-    yield pair(
-        "checkpoint",
-        job.checkpoint_dir or "run's folder",
-        f", every {short_duration(job.checkpoint_interval_s)}",
-    )
-    yield from _knobs(job, value_width)
-    contract = "SDK in the script" if job.tier else "no SDK, timed outside"
-    yield pair("contract", contract, (f"  tier {job.tier}", "$soft"))
-    for index, place in enumerate(job.places):
-        yield pair("where" if index == 0 else "", _place(place))
-    if not job.places:
-        yield pair("where", ("nowhere: add [[where]] to the job file", "$bad"))
-
-
-def _command_text(command: Sequence[str]) -> str:
-    """The command as one would type it; `{placeholders}` are left as they are in the job file."""
-    return " ".join(a if a.startswith("{") and a.endswith("}") else shlex.quote(a) for a in command)
-
-
-def _work(job: JobSpec) -> list[Part]:
-    epochs = f"{job.epochs} epoch" + ("s" if job.epochs != 1 else "")
-    batch = f", global batch {job.global_batch}" if job.global_batch else ""
-    total = f"  {count(job.samples * job.epochs)} samples" if job.samples else ""
-    return [epochs + batch, (total, "$soft")]
-
-
-def _knobs(job: JobSpec, width: int) -> Iterable[Content]:
-    adjust = job.adjust
-    kinds = (("may turn", adjust.allow, ""), ("must ask", adjust.ask, "$warn"))
-    for label, names, style in (*kinds, ("never", adjust.never, "$soft")):
-        text = ", ".join(name.replace("_", " ") for name in names)
-        for index, line in enumerate(wrap(text, width, style=style) if text else ()):
-            yield pair(label if index == 0 else "", line)
-
-
-def _place(place: Place) -> str:
-    slots = place.settings.get("slots")
-    price = next((v for k, v in place.settings.items() if k.startswith("usd_per_")), None)
-    what = "GPU" if "usd_per_gpu_h" in place.settings else "slot"
-    parts = [f"{place.runner} {place.pool}"]
-    if slots:
-        parts.append(f"{slots} {what}s")
-    text = ", ".join(parts)
-    return text if price is None else f"{text} ${price}/h"
-
-
-def check_lines(checks: Sequence[Check], width: int) -> Iterable[Content]:
-    """What `planner doctor` finds: trouble first, with its fix; the rest in two columns."""
-    order = ("fail", "warn", "ok", "skip")
-    styles = {"fail": "bold $bad", "warn": "bold $warn", "ok": "$good", "skip": "$soft"}
-    ranked = sorted(checks, key=lambda c: order.index(c.state))
-    troubled = [check for check in ranked if check.state in ("fail", "warn")]
-    for check in troubled:
-        fix = (f"  {check.fix}", "$soft") if check.fix else ""
-        yield row((f"{check.state:<5}", styles[check.state]), check.text, fix)
-    others = [
-        row((f"{check.state:<5}", styles[check.state]), check.text)
-        for check in ranked[len(troubled) :]
-    ]
-    half, cell = -(-len(others) // 2), (width - 2) // 2
-    for index in range(half):
-        pairs = (c.truncate(cell, ellipsis=True, pad=True) for c in others[index::half])
-        yield Content("  ").join(pairs)
 
 
 class FocusPane(Pane, can_focus=True):
@@ -131,7 +59,9 @@ class JobScreen(PlannerScreen):
                 )
                 yield Choice(PREFER, goal.prefer, label="prefer", id="prefer")
                 yield Static(id="limits")
-        yield FocusPane("checks", id="checks")
+        with Container(id="lower"):
+            yield FocusPane("checks", id="checks")
+            yield Pane("before", id="before")
         yield Pane(id="ready")
 
     def _field(self, name: str, value: str, placeholder: str) -> ComposeResult:
@@ -154,6 +84,12 @@ class JobScreen(PlannerScreen):
         self._paint_goal()
         self._paint_checks()
         self._paint_ready()
+        self._paint_before()
+
+    def _paint_before(self) -> None:
+        session, pane = self.session, self.query_one("#before", Pane)
+        runs, estimate = session.known_runs, session.estimate
+        pane.draw(lambda _width, height: recent_lines(runs[:height], estimate, session.now()))
 
     def _paint_form(self) -> None:
         form = self.query_one("#form", Pane)
@@ -168,7 +104,7 @@ class JobScreen(PlannerScreen):
             )
             return
         form.head(f"job  {self.session.job_name}")
-        form.draw(lambda width, _: job_lines(job, width))
+        form.draw(lambda width, height: job_lines(job, width, height))
 
     def _paint_goal(self) -> None:
         goal = self.session.goal
@@ -208,7 +144,7 @@ class JobScreen(PlannerScreen):
             good = sum(c.state == "ok" for c in checks)
             words = [f"{good} ok"] + [f"{n} {w}" for n, w in ((warn, "warn"), (bad, "fail")) if n]
             pane.head("checks", "  ".join(words))
-            pane.draw(lambda width, _: check_lines(checks, width))
+            pane.draw(lambda width, height: check_lines(checks, width, height))
 
     def _paint_ready(self) -> None:
         self.query_one("#ready", Pane).show([self._ready_line()])
@@ -231,12 +167,17 @@ class JobScreen(PlannerScreen):
         """Ask for checks, the probe plan, and the newest kept estimate."""
         self._check()
         self._count_probes()
+        self.call(lambda: self.session.services.runs(20), self._know_runs, group="runs")
         job = self.session.job
         if job is not None and self.session.estimate is None:
             services = self.session.services
             self.call(
                 lambda: services.latest_estimate(job), self.planner.keep_estimate, group="latest"
             )
+
+    def _know_runs(self, runs: tuple[RunSummary, ...]) -> None:
+        self.session.known_runs = runs
+        self._paint_before()
 
     def _check(self) -> None:
         def done(checks: tuple[Check, ...] | PlannerError) -> None:
@@ -331,22 +272,6 @@ class JobScreen(PlannerScreen):
         self.session.checks = None
         self._paint_checks()
         self._check()
-
-
-def ready_line(plan: ProbePlan) -> Content:
-    """What enter does: how many probes, how long, at most what cost."""
-    number, kept = len(plan.to_run), len(plan.reused)
-    reuse = (f"   {kept} kept result{'s' if kept != 1 else ''} reused", "$soft") if kept else ""
-    if number == 0:
-        return row(("enter", "bold $key"), "  estimates at once, free: nothing to probe", reuse)
-    return row(
-        ("enter", "bold $key"),
-        f"  runs {number} probe{'s' if number != 1 else ''}: about ",
-        (format_duration(plan.expected_s), "bold"),
-        ", at most ",
-        (format_money(plan.max_cost_usd), "bold"),
-        reuse,
-    )
 
 
 def _deadline_text(goal: Goal) -> str:

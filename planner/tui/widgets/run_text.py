@@ -34,7 +34,7 @@ LABEL = 10
 
 DECISION_COLUMNS = (
     Column(key="at", label="time", width=8),
-    Column(key="action", label="action", width=22),
+    Column(key="action", label="action", width=22, width_wide=30),
     Column(key="why", label="why", width=0),
     Column(key="expected", label="expected", width=14, wide=True),
     Column(key="measured", label="measured", width=14, wide=True),

@@ -29,12 +29,14 @@ class Column:
 
     Attributes:
         width: Cells, without the gap to the next column; 0 takes what the others leave.
+        width_wide: The same from 120 columns on; 0 for no difference.
         wide: Whether it is shown only from 120 columns on (True), only below (False), or always.
     """
 
     key: str
     label: str
     width: int
+    width_wide: int = 0
     align: Literal["left", "right"] = "left"
     wide: bool | None = None
 
@@ -184,11 +186,10 @@ class Table(Speaking, ScrollView, can_focus=True):
     def _layout(self, width: int) -> list[tuple[Column, int]]:
         wide = self.app.size.width >= 120
         shown = [c for c in self.columns if c.wide is None or c.wide == wide]
-        fixed = sum(c.width for c in shown) + len(shown) - 1
-        gap_rest = max(width - 2 - fixed, 0)
-        open_ended = [c for c in shown if c.width == 0]
-        share = gap_rest // len(open_ended) if open_ended else 0
-        return [(c, c.width or share) for c in shown]
+        widths = [(wide and c.width_wide) or c.width for c in shown]
+        rest = max(width - 2 - sum(widths) - len(shown) + 1, 0)
+        share = rest // max(widths.count(0), 1)
+        return [(c, w or share) for c, w in zip(shown, widths, strict=True)]
 
     def render_line(self, y: int) -> Strip:
         """The header, a row, or a line of what is said while there are no rows."""

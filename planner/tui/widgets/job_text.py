@@ -1,0 +1,158 @@
+"""The job, its checks and its past, in lines of text."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from textual.content import Content
+
+from planner.core.types import EstimateResult, JobSpec, Place
+from planner.core.units import format_duration, format_money
+from planner.services.api import Check, ProbePlan, RunSummary
+from planner.tui.text import (
+    Part,
+    count,
+    fit,
+    pair,
+    percent,
+    row,
+    short_duration,
+    short_option,
+    state_mark,
+    time_interval,
+    wrap,
+)
+
+
+def job_lines(job: JobSpec, width: int, height: int) -> list[Content]:
+    """The job as labelled lines; what may be turned gets one line each when there is no room."""
+    found = list(_job_lines(job, width, knob_lines=3))
+    return found if len(found) <= height else list(_job_lines(job, width, knob_lines=1))
+
+
+def _job_lines(job: JobSpec, width: int, *, knob_lines: int) -> Iterable[Content]:
+    value_width = width - 11
+    command = wrap(_command_text(job.command), value_width)
+    for index, line in enumerate(command[:3]):
+        yield pair("command" if index == 0 else "", line)
+    images = (f"  {count(job.samples)} samples", "$soft") if job.samples else ""
+    yield pair("data", job.data or ("none that planner can slice", "$soft"), images)
+    probe = job.probe
+    sliced = f"{percent(probe.slice_fraction)} of the data" if job.data else "all of it"
+    yield pair("slice", f"{sliced}, {probe.steps} steps")
+    yield pair("work", *_work(job))
+    yield pair(
+        "checkpoint",
+        job.checkpoint_dir or "run's folder",
+        f", every {short_duration(job.checkpoint_interval_s)}",
+    )
+    yield from _knobs(job, value_width, knob_lines)
+    contract = "SDK in the script" if job.tier else "no SDK, timed outside"
+    yield pair("contract", contract, (f"  tier {job.tier}", "$soft"))
+    for index, place in enumerate(job.places):
+        yield pair("where" if index == 0 else "", _place(place))
+        if prices := _prices(place):
+            yield pair("price" if len(job.places) == 1 else "", prices)
+    if not job.places:
+        yield pair("where", ("nowhere: add [[where]] to the job file", "$bad"))
+
+
+def _command_text(command: Sequence[str]) -> str:
+    """The command as one would type it; `{placeholders}` are left as they are in the job file."""
+    return " ".join(a if a.startswith("{") and a.endswith("}") else shlex.quote(a) for a in command)
+
+
+def _work(job: JobSpec) -> list[Part]:
+    epochs = f"{job.epochs} epoch" + ("s" if job.epochs != 1 else "")
+    batch = f", global batch {job.global_batch}" if job.global_batch else ""
+    total = f"  {count(job.samples * job.epochs)} samples" if job.samples else ""
+    return [epochs + batch, (total, "$soft")]
+
+
+def _knobs(job: JobSpec, width: int, most: int) -> Iterable[Content]:
+    adjust = job.adjust
+    kinds = (("may turn", adjust.allow, ""), ("must ask", adjust.ask, "$warn"))
+    for label, names, style in (*kinds, ("never", adjust.never, "$soft")):
+        text = ", ".join(name.replace("_", " ") for name in names)
+        found = wrap(text, width, style=style) if text else []
+        if len(found) > most:
+            found = [Content.styled(text, style).truncate(width, ellipsis=True)]
+        for index, line in enumerate(found):
+            yield pair(label if index == 0 else "", line)
+
+
+def _place(place: Place) -> str:
+    where = place.runner if place.pool == place.runner else f"{place.runner} {place.pool}"
+    slots = place.settings.get("slots")
+    return f"{where}, {slots} slots" if slots else where
+
+
+def _prices(place: Place) -> str:
+    """`$0.05 a slot-hour, $0.5 a GPU-hour`; empty when the job file names no price."""
+    named = (("usd_per_slot_h", "slot"), ("usd_per_gpu_h", "GPU"))
+    known = [(place.settings.get(key), word) for key, word in named]
+    return ", ".join(f"${price} a {word}-hour" for price, word in known if price is not None)
+
+
+def recent_lines(
+    runs: Sequence[RunSummary], estimate: EstimateResult | None, now: datetime
+) -> Iterable[Content]:
+    """The kept estimate of this job, and the newest runs."""
+    if estimate is not None:
+        pick = estimate.option(estimate.recommendation.option_id or "")
+        age = format_duration(max((now - estimate.created_at).total_seconds(), 0.0))
+        found = f"{time_interval(pick.total_s).strip()}" if pick else "nothing feasible"
+        yield row(("estimate   ", "$soft"), found, (f"   {age} old; 3 shows it", "$soft"))
+        yield Content()
+    for run in runs:
+        mark, style = state_mark(run.state)
+        took = "" if run.total_s is None else format_duration(run.total_s)
+        yield row(
+            (f"{mark} ", f"bold {style}"),
+            fit(run.id, 9),
+            fit(run.name, 12),
+            f"{took:>8} {format_money(run.spent_usd):>8}   ",
+            (short_option(run.option_text), "$soft"),
+        )
+    if not runs:
+        yield row(("no run yet", "$soft"))
+
+
+def check_lines(checks: Sequence[Check], width: int, height: int) -> Iterable[Content]:
+    """What `planner doctor` finds: trouble first, with its fix; the rest in two columns if need be."""
+    order = ("fail", "warn", "ok", "skip")
+    styles = {"fail": "bold $bad", "warn": "bold $warn", "ok": "$good", "skip": "$soft"}
+    ranked = sorted(checks, key=lambda c: order.index(c.state))
+    troubled = [check for check in ranked if check.state in ("fail", "warn")]
+    for check in troubled:
+        fix = (f"  {check.fix}", "$soft") if check.fix else ""
+        yield row((f"{check.state:<5}", styles[check.state]), check.text, fix)
+    others = [
+        row((f"{check.state:<5}", styles[check.state]), check.text)
+        for check in ranked[len(troubled) :]
+    ]
+    if len(ranked) <= height:
+        yield from others
+        return
+    half, cell = -(-len(others) // 2), (width - 2) // 2
+    for index in range(half):
+        pairs = (c.truncate(cell, ellipsis=True, pad=True) for c in others[index::half])
+        yield Content("  ").join(pairs)
+
+
+def ready_line(plan: ProbePlan) -> Content:
+    """What enter does: how many probes, how long, at most what cost."""
+    number, kept = len(plan.to_run), len(plan.reused)
+    reuse = (f"   {kept} kept result{'s' if kept != 1 else ''} reused", "$soft") if kept else ""
+    if number == 0:
+        return row(("enter", "bold $key"), "  estimates at once, free: nothing to probe", reuse)
+    return row(
+        ("enter", "bold $key"),
+        f"  runs {number} probe{'s' if number != 1 else ''}: about ",
+        (format_duration(plan.expected_s), "bold"),
+        ", at most ",
+        (format_money(plan.max_cost_usd), "bold"),
+        reuse,
+    )
