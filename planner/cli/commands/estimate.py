@@ -77,7 +77,8 @@ def outcome(result: EstimateResult, gates: tuple[str, ...] = ()) -> int:
     """The exit code of an estimate, its reason told on standard error."""
     pick = result.option(result.recommendation.option_id or "")
     if not result.options:
-        diagnostics.tell_text(result.recommendation.text)
+        same = [w.hint for w in result.warnings if w.text == result.recommendation.text]
+        diagnostics.tell_text(result.recommendation.text, next(iter(same), None))
         return int(ExitCode.PROBE)
     if pick is None:
         diagnostics.tell_text(result.recommendation.text)
@@ -133,7 +134,8 @@ def _print(
 
         render.text(estimate_text(result, show_all=show_all, limit=limit))
     for warning in result.warnings:
-        diagnostics.warn(warning.text, warning.hint)
+        if warning.text != result.recommendation.text:  # which is told with the exit code
+            diagnostics.warn(warning.text, warning.hint)
 
 
 APPS = {
