@@ -130,7 +130,12 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
-    """Something of ours that still exists: shown by `planner clean`, removed only after consent."""
+    """Something of ours that still exists: shown by `planner clean`, removed only after consent.
+
+    Attributes:
+        attempt_dir: Folder of the launch it belongs to; None when that is not known. Runs of
+            different state directories on one machine can have the same id, never the same folder.
+    """
 
     kind: str
     id: str
@@ -138,6 +143,7 @@ class Leftover:
     text: str
     since: datetime | None = None
     usd_per_h: float = 0.0
+    attempt_dir: str | None = None
 
 
 @runtime_checkable

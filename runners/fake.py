@@ -179,6 +179,7 @@ class FakeRunner:
                         run_id=order.run_id,
                         text=f"{order.workers} simulated workers of {order.run_id}",
                         since=datetime.fromtimestamp(order.launched_t, UTC),
+                        attempt_dir=folder,
                     )
                 )
         return tuple(found)

@@ -210,6 +210,7 @@ def _leftover(marked: Marked) -> Leftover:
         run_id=marked.run_id,
         text=f"{what} {process.pid} of {marked.run_id}: {command}",
         since=_started_at(process),
+        attempt_dir=marked.attempt_dir or None,
     )
 
 

@@ -6,6 +6,7 @@ The guards only look and say; the supervisor acts. Money is judged in whole micr
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -46,6 +47,10 @@ class BudgetGuard:
     confidence: float = 0.9
     _told: set[float] = field(default_factory=set)
     _unlikely: bool = False
+
+    def remember(self, texts: Sequence[str]) -> None:
+        """What an earlier supervisor told already is not told again."""
+        self._told |= {part for part in WARN_AT if _share_text(part) in texts}
 
     def extend(self, cap_microusd: int | None) -> None:
         """A new cap: warnings start anew."""
@@ -90,8 +95,8 @@ class BudgetGuard:
         for part in WARN_AT:
             if accrued_microusd >= part * self.cap_microusd and part not in self._told:
                 self._told.add(part)
-                text = f"{part:.0%} of the cap is spent"
-                told.append(Warned(code=f"budget.{part * 100:.0f}", text=text))
+                code = f"budget.{part * 100:.0f}"
+                told.append(Warned(code=code, text=_share_text(part)))
         if p_budget is not None:
             now = _crossed(p_budget, self.confidence, self._unlikely)
             if now != self._unlikely:
@@ -136,6 +141,10 @@ class DeadlineGuard:
             return []
         self._unlikely = unlikely
         return [_chance("deadline", "the deadline", p_deadline, self.confidence, unlikely)]
+
+
+def _share_text(part: float) -> str:
+    return f"{part:.0%} of the cap is spent"
 
 
 def _crossed(chance: float, confidence: float, unlikely: bool) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 from planner.core.errors import CleanupError, PlannerError, RunnerError, StoreError
 from planner.core.events import EventType
@@ -15,7 +16,7 @@ from planner.services.supervisor_outcome import TARGETS
 from planner.services.supervisor_watch import checkpoint_data
 from planner.store.files import load
 from planner.store.layout import AttemptDir
-from runners.base import Handle, Runner, Signal
+from runners.base import Handle, Leftover, Runner, Signal
 
 _UNATTENDED = (RunState.PROVISIONING, RunState.RUNNING)
 
@@ -97,12 +98,19 @@ def _leave_in_order(
         while runner.poll(handle).running and clock.monotonic_s() < until_s:
             if not asked:
                 asked = True
-                control.ask_stop()
+                _ask_stop(control, book)
                 runner.signal(handle, Signal.STOP)
             clock.sleep(min(0.1, settings.poll_s))
     except (RunnerError, CleanupError) as error:
         book.warn("adopt.unreachable", f"an old attempt could not be asked to leave: {error.text}")
     return asked
+
+
+def _ask_stop(control: ControlFile, book: RunBook) -> None:
+    try:
+        control.ask_stop()
+    except StoreError as error:
+        book.warn("control.failed", f"the control file cannot be written: {error.text}")
 
 
 def _last_sign(folder: AttemptDir, book: RunBook) -> datetime:
@@ -153,13 +161,20 @@ def _catch_up(book: RunBook, attempt: Attempt) -> None:
 def _remove_strays(book: RunBook, runner: Runner) -> None:
     """End whatever of this run still exists without a handle: a launch that was cut short."""
     try:
-        strays = [found for found in runner.leftovers() if found.run_id == book.run.run_id]
-        for stray in strays:
-            runner.remove(stray)
+        for stray in runner.leftovers():
+            if _is_ours(stray, book):
+                runner.remove(stray)
     except PlannerError as error:
         if isinstance(error, StoreError):
             raise
         book.emit("resource.leaked", {"text": f"{error.text} ({error.hint or 'planner clean'})"})
+
+
+def _is_ours(stray: Leftover, book: RunBook) -> bool:
+    if stray.run_id != book.run.run_id:
+        return False
+    folder = stray.attempt_dir
+    return folder is None or Path(folder).resolve().is_relative_to(book.run.path.resolve())
 
 
 def _resolve(book: RunBook, *, finished: bool, last_alive: datetime | None) -> None:

@@ -24,6 +24,7 @@ class Guards:
         self._progress = progress
         self._settings = settings
         self._budget = BudgetGuard(cap_microusd=book.record.budget_microusd, confidence=confidence)
+        self._budget.remember(book.record.warnings)
         self._deadline = DeadlineGuard(deadline_at=book.record.deadline_at, confidence=confidence)
         self.p_deadline: float | None = None
         self.p_budget: float | None = None

@@ -242,7 +242,10 @@ class RunLoop:
 
     def _abort(self, error: BaseException) -> None:
         """Something that should not happen did: leave nothing running, and say what it was."""
-        self._release(dict)
+        try:
+            self._release(dict)
+        except Exception as second:
+            self.book.emit("resource.leaked", {"text": f"could not be released: {second!r}"})
         if self.book.record.ended:
             return
         reason = error.text if isinstance(error, PlannerError) else f"planner failed: {error!r}"
@@ -287,10 +290,16 @@ class RunLoop:
         elif command.action == "cancel":
             self._ask_stop("cancel", now=bool(command.values.get("now")))
         elif command.action == "checkpoint":
-            self._control.ask_checkpoint()
+            self._ask_checkpoint()
         elif command.action == "extend":
             extend(self.book, command)
             self._guards.extended()
+
+    def _ask_checkpoint(self) -> None:
+        try:
+            self._control.ask_checkpoint()
+        except StoreError as error:
+            self.book.warn("control.failed", f"a checkpoint cannot be asked for: {error.text}")
 
 
 def extend(book: RunBook, command: Command) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from planner.core.errors import CleanupError, RunnerError
+from planner.core.errors import CleanupError, RunnerError, StoreError
 from planner.services.controlfile import ControlFile
 from planner.services.guard import HangGuard
 from planner.services.progress import Progress
@@ -194,12 +194,19 @@ class Watch:
         if stop.since_s is None:
             stop.since_s = now_s
             if not stop.now:
-                self._control.ask_stop()
+                self._write_stop()
                 self._runner.signal(self._attempt.handle, Signal.STOP)
         grace_s = self._settings.stop_grace_s + 3 * self._progress.stop_s(0.0)
         if stop.now or now_s - stop.since_s > grace_s or self._guards.out_of_money():
             stop.forced = True
             self._runner.signal(self._attempt.handle, Signal.KILL)
+
+    def _write_stop(self) -> None:
+        try:
+            self._control.ask_stop()
+        except StoreError as error:
+            # The signal says the same; a full disk must not keep a run from being stopped.
+            self._book.warn("control.failed", f"the control file cannot be written: {error.text}")
 
     # ---- what it looks like
 

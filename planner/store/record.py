@@ -220,6 +220,7 @@ class RunRecord:
 
     def _started(self, event: Event, _data: Mapping[str, Any]) -> None:
         self.started_at = self.started_at or event.ts
+        self.reason = None
 
     def _resumed(self, _event: Event, data: Mapping[str, Any]) -> None:
         step = _whole(data.get("step")) or 0

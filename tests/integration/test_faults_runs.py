@@ -38,14 +38,13 @@ def desk(tmp_path):
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
             psutil.Process(pid).wait(20)
-    ours = {str(desk.path / "state")}
-    assert not [left for left in leftovers_of(desk) if left in ours]
+    assert leftovers_of(desk) == []
 
 
 def leftovers_of(desk):
-    """Run ids of processes that are still there."""
-    ids = set(desk.state.run_ids())
-    return [left.run_id for left in LocalRunner().leftovers() if left.run_id in ids]
+    """Processes of this state directory's runs that are still there."""
+    found = LocalRunner().leftovers()
+    return [left.text for left in found if str(desk.state.path) in (left.attempt_dir or "")]
 
 
 def assert_whole(desk, run_id):
@@ -113,7 +112,7 @@ def test_kill_9_of_the_supervisor_then_resume_finishes(desk, where):
 
 
 def test_kill_9_of_the_supervisor_while_it_stops_a_run(desk):
-    process = start_dying(desk, "run.stopping", "--step-s", "0.1")
+    process = start_dying(desk, "run.stopping", "--step-s", "0.25")
     desk.wait("r-dead", lambda view: view.step > 3)
     desk.services.pause("r-dead")
     assert process.wait(30) == -signal.SIGKILL
@@ -258,8 +257,20 @@ def test_the_cap_stops_a_run_with_a_checkpoint_and_extend_lets_it_go_on(desk):
     assert_whole(desk, run_id)
 
 
+def test_a_second_supervisor_leaves_the_run_to_the_first(desk):
+    run_id = desk.launch("--steps", "100000")
+    command = [sys.executable, "-m", "planner.services.supervisor"]
+    command += ["--state-dir", str(desk.state.path), "--run", run_id]
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "looked after by another process" in second.stderr
+    with pytest.raises(UsageError, match="running already"):
+        desk.services.resume(run_id)
+    desk.services.cancel(run_id, now=True)
+    assert desk.rest(run_id) is RunState.CANCELLED
+
+
 def test_sigterm_to_the_supervisor_pauses_with_a_checkpoint(desk):
-    run_id = desk.launch("--step-s", "0.1")
+    run_id = desk.launch("--steps", "100000")
     desk.wait(run_id, lambda view: view.step > 2)
     os.kill(supervisor_pid(desk.run(run_id)), signal.SIGTERM)
     assert desk.rest(run_id) is RunState.PAUSED
@@ -303,7 +314,7 @@ def test_a_terminal_that_is_closed_leaves_the_run_alive(desk):
 
 
 def test_two_launches_of_one_name_at_once_make_one_run(desk):
-    command = launch_command(desk, 0, "--step-s", "0.1")
+    command = launch_command(desk, 0, "--steps", "100000")
 
     def launch(_):
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -312,7 +323,9 @@ def test_two_launches_of_one_name_at_once_make_one_run(desk):
         ids = {done.stdout.strip() for done in pool.map(launch, range(3))}
     assert len(ids) == 1
     assert desk.state.run_ids() == tuple(ids)
-    assert desk.rest(ids.pop()) is RunState.DONE
+    (run_id,) = ids
+    desk.services.cancel(run_id, now=True)
+    assert desk.rest(run_id) is RunState.CANCELLED
 
 
 def test_another_name_is_another_run(desk):
@@ -357,6 +370,28 @@ def broken_create(state, request, option, name, clock):
     run = create_run(state, plan_of(request.estimate, "r-0001"), clock)
     save(run.plan, Goal())
     return run
+
+
+def test_a_run_of_the_same_id_in_another_state_directory_is_left_alone(tmp_path):
+    """Two users, or two state directories, may draw the same short id on one machine."""
+    desks = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        desks.append(Desk(tmp_path / name))
+    first, second = desks
+    create_run(
+        first.state,
+        plan_of(local_estimate(first.path, "--steps", "100000"), "r-dead"),
+        SystemClock(),
+    )
+    first.services.resume("r-dead")
+    first.wait("r-dead", lambda view: view.step > 0)
+    start_dying(second, "run.started").wait(30)
+    second.services.resume("r-dead")
+    assert second.rest("r-dead") is RunState.DONE
+    assert first.services.view("r-dead").attempts == 1
+    first.services.cancel("r-dead", now=True)
+    assert first.rest("r-dead") is RunState.CANCELLED
 
 
 def test_half_a_line_in_the_journal_is_put_aside(desk):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -13,7 +15,8 @@ from planner.core.errors import StoreError
 from planner.core.types import Goal, RunState
 from planner.services.commands import send
 from planner.services.supervisor_book import LoopSettings
-from tests.support.runs import FakeClock, make_case
+from planner.store import journal
+from tests.support.runs import START, FakeClock, make_case
 
 
 def test_a_run_that_goes_well(tmp_path):
@@ -317,6 +320,52 @@ def test_what_should_not_happen_releases_and_says_so(tmp_path, monkeypatch):
     assert "ZeroDivisionError" in case.record.reason
     assert case.runner.leftovers() == ()
     assert not case.record.holding
+
+
+def test_a_disk_that_is_full_for_a_while_costs_progress_and_nothing_else(tmp_path, monkeypatch):
+    """From second 30 to 70 the journal cannot be written; training and the cap go on."""
+    case = make_case(tmp_path, goal=Goal(budget_usd=1.0))
+    full = False
+    real_write = journal.write_all
+
+    def write_all(handle, data):
+        if full:
+            os.write(handle, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real_write(handle, data)
+
+    monkeypatch.setattr(journal, "write_all", write_all)
+
+    def fill(value):
+        nonlocal full
+        full = value
+
+    case.clock.at(30, lambda: fill(True))
+    case.clock.at(70, lambda: fill(False))
+    assert case.go() is RunState.DONE
+    record = case.record
+    assert (record.gaps, record.attempt, record.step) == (0, 1, 200)
+    assert record.spent_microusd == pytest.approx(record.held_s * 1000, rel=1e-6)
+    at = [(e.ts - START).total_seconds() for e in case.events if e.type == "run.progress"]
+    assert not any(31 < at_s < 69 for at_s in at)
+    checkpoints = [e for e in case.events if e.type == "run.checkpoint"]
+    assert any(31 < (e.ts - START).total_seconds() < 69 for e in checkpoints)
+
+
+def test_a_full_disk_does_not_keep_a_run_from_being_stopped(tmp_path, monkeypatch):
+    case = make_case(tmp_path)
+
+    def full(path, content):
+        raise StoreError(f"cannot write {path}: No space left on device")
+
+    def fill():
+        case.send("pause")
+        monkeypatch.setattr("planner.services.controlfile.write_atomic", full)
+
+    case.clock.at(50, fill)
+    assert case.go() is RunState.PAUSED
+    assert case.record.checkpoint.reason == "stop"
+    assert case.warnings() == ["control.failed"]
 
 
 def test_metrics_that_are_not_numbers_are_told_and_do_no_harm(tmp_path):
