@@ -27,6 +27,9 @@ ENOUGH = 10
 LEVEL = 0.9
 PRIOR_DRIFT_SIGMA = 0.08
 """Prior standard deviation of log(time of a run / the same run at the probes' speed)."""
+_UNSTEADY_SHARE, _MOST_UNSTEADY = 0.6, 0.25
+"""A machine whose steps differ from one to the next also differs from one minute to the next: so
+much of the one is taken for the other, up to a limit. Both are guesses until runs finished."""
 _PRIOR_RUNS = 6.0
 _LARGEST_SCORE = 0.5
 _Z95 = 1.6448536269514722
@@ -54,17 +57,20 @@ class Calibration:
         """Name of the interval's method, as it is shown."""
         return "analytic" if self.radius is None else "split"
 
-    def widen(self, quantiles: Array) -> Array:
+    def widen(self, quantiles: Array, *, unsteadiness: float = 0.0) -> Array:
         """Add drift to quantiles of a time that hold model uncertainty only.
 
         Args:
             quantiles: s, shape (n, len(LEVELS)), positive.
+            unsteadiness: Of the steps within a probe (`features.unsteadiness`).
         """
         middle = np.maximum(quantiles[:, I50 : I50 + 1], 1e-9)
         known = np.abs(np.log(np.maximum(quantiles, 1e-9) / middle))
         z = np.asarray(Z)
         if self.radius is None:
-            spread = np.hypot(known, self.drift_sigma * np.abs(z))
+            unsteady = _UNSTEADY_SHARE * min(unsteadiness, _MOST_UNSTEADY)
+            drift = float(np.hypot(self.drift_sigma, unsteady))
+            spread = np.hypot(known, drift * np.abs(z))
         else:
             # Conformal width is that of a typical run; an unsure prediction keeps its own.
             spread = np.maximum(known, self.radius / _Z95 * np.abs(z))

@@ -179,6 +179,15 @@ def step_weight(probe: ProbeResult, sigma: float) -> float:
     return float(1.0 / (1.0 + (sampling / sigma) ** 2))
 
 
+def unsteadiness(probe: ProbeResult) -> float:
+    """How much the steps of a probe differ: robust standard deviation of their logarithms.
+
+    1.4826 times the median absolute deviation, so that a few stray steps do not count.
+    """
+    logs = np.log([t for t in probe.step_time_s if t > 0])
+    return float(1.4826 * np.median(np.abs(logs - np.median(logs))))
+
+
 def machine_key(resources: ResourceConfig) -> str:
     """What step times compare by: the GPU type, or for CPUs the place they belong to.
 

@@ -44,6 +44,7 @@ class _Machine:
     parts: RunParts
     probed: frozenset[tuple[int, int, int]]
     rows: int
+    unsteadiness: float
 
 
 class ProbedJobPredictor:
@@ -104,6 +105,7 @@ class ProbedJobPredictor:
             parts=run_time.parts_of(good),
             probed=frozenset(_shape(p.resources, p.knobs) for p in good),
             rows=len(good),
+            unsteadiness=float(np.median([features.unsteadiness(p) for p in good])),
         )
 
     def _fit_memory(self, probes: Sequence[ProbeResult]) -> MemoryRegressor | None:
@@ -150,9 +152,10 @@ class ProbedJobPredictor:
             sample_s=np.full(len(configs), sample_s * np.exp(ratio.log_mean)),
         )
         memory, p_oom = self._memory(machine, configs, columns)
+        unsteady = machine.unsteadiness
         return self._assemble(
-            step=step,
-            run=run,
+            step=self.calibration_.widen(step, unsteadiness=unsteady),
+            run=self.calibration_.widen(run, unsteadiness=unsteady),
             memory=memory,
             p_oom=p_oom,
             bounds=_bottlenecks(machine.step, columns, configs, memory, ratio),
@@ -170,8 +173,7 @@ class ProbedJobPredictor:
         evidence: Sequence[Evidence],
     ) -> list[Prediction]:
         calibration = self.calibration_
-        step_rows = calibration.widen(step).tolist()
-        run_rows = calibration.widen(run).tolist()
+        step_rows, run_rows = step.tolist(), run.tolist()
         return [
             Prediction(
                 step_time_s=Distribution(quantiles=tuple(step_rows[i]), evidence=evidence[i]),

@@ -1,4 +1,4 @@
-"""`StepTimeRegressor`: recovers laws, stays sane beyond its probes, follows scikit-learn's rules."""
+"""`StepTimeRegressor`: recovers laws, stays sane beyond its probes, follows scikit-learn."""
 
 from __future__ import annotations
 

@@ -1,0 +1,224 @@
+"""Whole runs: what an epoch is made of, fixed parts that do not grow, intervals that hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from planner.core.distribution import I05, I50, I95, Distribution
+from planner.core.types import WorkLoad
+from predictors.conformal import ENOUGH, PRIOR_DRIFT_SIGMA, calibrate
+from predictors.features import config_table, mean_step_s, step_weight
+from predictors.registry import job_predictor
+from predictors.run_time import parts_of, steps_of
+from tests.support.syntheticjobs import WORK, SyntheticJob, configuration
+
+QUIET = SyntheticJob(drift=0.0)
+NO_WIDTH = 1e-9
+
+
+def fitted(job: SyntheticJob = QUIET, **changes):
+    rng = np.random.default_rng(0)
+    trials = [job.probe(rng, w, m) for w, m in [(1, 16), (1, 64), (2, 32)]]
+    return job_predictor().fit([replace(p, **changes) for p in trials])
+
+
+def steps(samples: int, workers: int, micro_batch: int, global_batch: int = 64):
+    resources, knobs = configuration(workers, micro_batch, global_batch=global_batch)
+    return steps_of(config_table([(resources, knobs)]), np.asarray([float(global_batch)]), samples)
+
+
+def test_an_epoch_ends_with_a_shorter_step() -> None:
+    plan = steps(1257, 2, 16)
+    assert plan.full[0] == 19
+    assert plan.has_last[0]
+    assert plan.last_micro_batch[0] * plan.last_accumulation[0] * 2 == 1257 - 19 * 64
+    assert plan.last_micro_batch[0] <= 16
+
+
+def test_an_epoch_of_whole_batches_has_no_shorter_step() -> None:
+    plan = steps(640, 2, 16)
+    assert plan.full[0] == 10
+    assert not plan.has_last[0]
+
+
+def test_a_last_step_of_less_than_two_samples_a_worker_joins_the_one_before() -> None:
+    assert not steps(64 * 3 + 3, 2, 16).has_last[0]
+    assert steps(64 * 3 + 4, 2, 16).has_last[0]
+
+
+def test_fewer_samples_than_a_batch_are_one_shorter_step() -> None:
+    plan = steps(10, 1, 64)
+    assert plan.full[0] == 0
+    assert plan.has_last[0]
+    assert plan.last_micro_batch[0] == 10
+
+
+def test_what_an_epoch_costs_besides_its_steps_does_not_scale_with_the_training_data() -> None:
+    model = fitted()
+    few, many = (
+        model.predict([configuration(1, 64)], replace(WORK, samples=n, epochs=1))[0].run_s.p50
+        for n in (640, 6400)
+    )
+    step = model.predict([configuration(1, 64)], WORK)[0].step_time_s.p50
+    assert many - few == pytest.approx(90 * step, rel=0.02)
+
+
+def test_start_is_paid_once() -> None:
+    slow = fitted(start_s=106.0, wall_s=0.0)
+    fast = fitted(start_s=6.0, wall_s=0.0)
+    asked = [configuration(1, 16)]
+    for epochs in (1, 20):
+        work = replace(WORK, epochs=epochs)
+        a, b = (m.predict(asked, work)[0].run_s.p50 for m in (slow, fast))
+        assert a - b == pytest.approx(100, abs=1)
+
+
+def test_evaluation_grows_with_its_data_but_its_fixed_part_does_not() -> None:
+    asked = [configuration(1, 16)]
+    model = fitted(tail_s=10.0, tail_samples=54)
+    one, all_ = (
+        model.predict(asked, replace(WORK, tail_samples=n, epochs=10))[0].run_s for n in (54, 540)
+    )
+    # 10 s on 54 samples cannot be samples alone, which cost a third of 12 ms each to train on.
+    assert one.p50 < all_.p50 < one.p50 + 0.2 * 11 * 10
+    # 0.2 s on 54 samples can: ten times the data then takes longer, and nobody knows how much.
+    model = fitted(tail_s=0.2, tail_samples=54)
+    one, all_ = (
+        model.predict(asked, replace(WORK, tail_samples=n, epochs=10))[0].run_s for n in (54, 540)
+    )
+    assert one.p50 + 5 < all_.p50 < one.p50 + 10 * 11 * 0.2
+    assert all_.p95 - all_.p05 > one.p95 - one.p05
+
+
+def test_evaluation_on_the_slices_own_samples_is_what_was_seen() -> None:
+    asked, work = [configuration(1, 16)], replace(WORK, tail_samples=54, epochs=10)
+    with_tail = fitted(tail_s=3.0).predict(asked, work)[0].run_s.p50
+    without = fitted(tail_s=0.0).predict(asked, work)[0].run_s.p50
+    assert with_tail - without == pytest.approx(11 * 3.0, rel=0.1)  # ten epochs and the test
+
+
+def test_a_script_that_evaluates_nothing_is_charged_nothing_for_it() -> None:
+    work = replace(WORK, tail_samples=0)
+    none = fitted(tail_s=None, tail_samples=None, wall_s=0.0)
+    zero = fitted(tail_s=0.0, tail_samples=None, wall_s=0.0)
+    a, b = (m.predict([configuration(1, 16)], work)[0].run_s.p50 for m in (none, zero))
+    assert a == pytest.approx(b, rel=0.01)
+
+
+def test_checkpoints_are_counted_from_the_interval() -> None:
+    model = fitted(checkpoint_s=20.0, wall_s=0.0)
+    resources, knobs = configuration(1, 64)
+    work = WorkLoad(samples=6400, epochs=10)
+    rare, often = model.predict(
+        [
+            (resources, replace(knobs, checkpoint_interval_s=1e6)),
+            (resources, replace(knobs, checkpoint_interval_s=100.0)),
+        ],
+        work,
+    )
+    training = 1000 * rare.step_time_s.p50
+    expected = 20.0 * np.floor(training / 100.0)
+    assert often.run_s.p50 - rare.run_s.p50 == pytest.approx(expected, rel=0.02)
+
+
+def test_what_a_probe_cannot_account_for_is_expected_of_the_run() -> None:
+    rng = np.random.default_rng(0)
+    probe = QUIET.probe(rng, 1, 16)
+    seen = parts_of([replace(probe, wall_s=probe.wall_s + 30)]).rest.seen
+    assert seen[0][1] == pytest.approx(31, abs=0.5)
+    assert parts_of([replace(probe, wall_s=0.0)]).rest.seen == ()
+
+
+def test_one_hiccup_is_not_taken_for_every_step() -> None:
+    rng = np.random.default_rng(0)
+    probe = replace(QUIET.probe(rng), step_time_s=(*[1.0] * 29, 60.0))
+    assert mean_step_s(probe) == pytest.approx(1 + 2 / 30)
+    assert step_weight(probe, 0.05) < step_weight(QUIET.probe(rng), 0.05) <= 1
+
+
+# ---- intervals -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", [(1, 64), (2, 32)])
+def test_real_runs_fall_into_their_interval_as_often_as_it_says(asked) -> None:
+    n, inside, half_widths = 60, 0, []
+    for seed in range(n):
+        rng = np.random.default_rng(seed)
+        job = SyntheticJob(
+            fixed_s=float(rng.uniform(0.002, 0.03)),
+            per_sample_s=float(rng.uniform(0.004, 0.02)),
+            contention=float(rng.uniform(0.1, 0.9)),
+            sync_s=float(rng.uniform(0.005, 0.08)),
+            evaluation_per_sample_s=float(rng.uniform(0.001, 0.006)),
+            drift=0.06,
+        )
+        probes = [job.probe(rng, w, m) for w, m in [(1, 16), (1, 64), (2, 32)]]
+        run = job_predictor().fit(probes).predict([configuration(*asked)], WORK)[0].run_s
+        inside += run.p05 <= job.run_s(rng, *asked, WORK) <= run.p95
+        half_widths.append((run.p95 - run.p05) / 2 / run.p50)
+    # 90 % of 60 is 54; below 48 has a probability under 2 %.
+    assert inside >= 48
+    assert np.median(half_widths) < 0.25
+
+
+def test_without_finished_runs_drift_is_the_prior() -> None:
+    empty = calibrate([])
+    assert empty.drift_sigma == PRIOR_DRIFT_SIGMA
+    assert empty.method == "analytic"
+    assert empty.coverage is None
+
+
+@pytest.mark.parametrize(("noise", "wider"), [(0.3, True), (0.005, False)])
+def test_a_few_finished_runs_move_the_drift_towards_what_they_showed(noise, wider) -> None:
+    told = Distribution.lognormal(100.0, 0.1)
+    signs = [1, -1, 1, -1, 1]
+    drift = calibrate([(told, 100.0 * float(np.exp(s * noise))) for s in signs]).drift_sigma
+    assert (drift > PRIOR_DRIFT_SIGMA) == wider
+    assert min(noise, PRIOR_DRIFT_SIGMA) < drift < max(noise, PRIOR_DRIFT_SIGMA)
+
+
+def test_from_ten_finished_runs_on_the_interval_is_conformal() -> None:
+    told = Distribution.lognormal(100.0, 0.02)
+    rng = np.random.default_rng(0)
+    finished = [(told, float(100 * np.exp(0.2 * rng.standard_normal()))) for _ in range(30)]
+    assert calibrate(finished[: ENOUGH - 1]).method == "analytic"
+    calibration = calibrate(finished)
+    assert calibration.method == "split"
+    scores = np.sort(np.abs(np.log([real / 100 for _, real in finished])))
+    assert calibration.radius == pytest.approx(scores[27])  # ceil(31 * 0.9) = 28th of 30
+    q = calibration.widen(np.full((1, 21), 50.0))[0]
+    assert q[I50] == 50
+    assert np.log(q[[I05, I95]] / 50) == pytest.approx([-scores[27], scores[27]], rel=1e-6)
+
+
+def test_conformal_coverage_holds_whatever_the_errors_look_like() -> None:
+    inside, n = 0, 300
+    for seed in range(n):
+        rng = np.random.default_rng(seed)
+        errors = np.exp(0.05 + 0.15 * rng.standard_t(3, size=21))
+        told = Distribution.lognormal(10.0, 0.01)
+        q = calibrate([(told, float(10 * e)) for e in errors[:20]]).widen(np.full((1, 21), 10.0))
+        inside += bool(q[0, I05] <= 10 * errors[20] <= q[0, I95])
+    # 90 % of 300 is 270; below 258 has a probability of 1 %, above 290 (conservative) as well.
+    assert 258 <= inside <= 291
+
+
+def test_an_unsure_prediction_stays_wide_after_calibration() -> None:
+    finished = [(Distribution.lognormal(100.0, 0.1), 101.0)] * 12
+    unsure = np.asarray([Distribution.lognormal(100.0, 0.5).quantiles])
+    q = calibrate(finished).widen(unsure)
+    np.testing.assert_allclose(q, unsure)
+
+
+def test_predictions_tell_how_their_interval_came_about() -> None:
+    finished = [(Distribution.lognormal(100.0, 0.1), 100.0 + i) for i in range(12)]
+    rng = np.random.default_rng(0)
+    few, many = (
+        job_predictor(finished=runs).fit([QUIET.probe(rng)]).predict([configuration()], WORK)[0]
+        for runs in (finished[:3], finished)
+    )
+    assert (few.interval_method, few.calibrated, few.n_calibration) == ("analytic", False, 3)
+    assert (many.interval_method, many.calibrated, many.n_calibration) == ("split", True, 12)
