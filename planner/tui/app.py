@@ -193,7 +193,8 @@ class PlannerApp(App[None]):
             self._refuse(action)
             return
         method = f"do_{action.verb}"
-        handler: Any = getattr(self.screen, method, None) or getattr(self, method, None)
+        owners = (self.screen.focused, self.screen, self)
+        handler: Any = next((h for o in owners if (h := getattr(o, method, None))), None)
         if handler is not None:
             handler()
 

@@ -66,7 +66,7 @@ class Stage:
     @asynccontextmanager
     async def running(self, size: tuple[int, int] = NARROW) -> AsyncIterator[Pilot[None]]:
         """The app in a terminal of that size, with its first answers there."""
-        async with self.app.run_test(size=size) as pilot:
+        async with self.app.run_test(size=size, notifications=True) as pilot:
             await settle(pilot)
             yield pilot
 

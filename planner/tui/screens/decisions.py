@@ -21,7 +21,7 @@ from planner.tui.screens.base import PlannerScreen
 from planner.tui.text import count, fit, pair, percent, row, time_of_day, wrap
 from planner.tui.widgets import run_text
 from planner.tui.widgets.pane import Pane
-from planner.tui.widgets.table import Table
+from planner.tui.widgets.table import LetterTable, Table
 
 
 class DecisionsScreen(PlannerScreen):
@@ -40,7 +40,7 @@ class DecisionsScreen(PlannerScreen):
 
     def panes(self) -> ComposeResult:
         """Table; what it saw beside what it could do; what came of it."""
-        yield Table(run_text.DECISION_COLUMNS, "decisions", id="decisions")
+        yield LetterTable(run_text.DECISION_COLUMNS, "decisions", id="decisions")
         with Container(id="facts"):
             yield Pane("what it saw", id="saw")
             yield Pane("what it could do", id="could")

@@ -23,7 +23,7 @@ from planner.tui.screens.base import PlannerScreen
 from planner.tui.text import percent, row, short_option, state_mark, time_of_day, wrap
 from planner.tui.widgets.comparison import comparison_lines
 from planner.tui.widgets.pane import Pane
-from planner.tui.widgets.table import Cells, Column, Table
+from planner.tui.widgets.table import Cells, Column, LetterTable, Table
 
 COLUMNS = (
     Column(key="state", label=" ", width=1),
@@ -158,7 +158,7 @@ class HistoryScreen(PlannerScreen):
 
     def panes(self) -> ComposeResult:
         """Table, filter, and what is compared."""
-        yield Table(COLUMNS, "runs", id="history")
+        yield LetterTable(COLUMNS, "runs", id="history")
         yield Input(id="filter", placeholder="show only runs with ...", classes="hidden")
         yield Pane("compare", id="compare")
 

@@ -230,7 +230,7 @@ class JobScreen(PlannerScreen):
 
     def _complain(self, field: Input, error: UnitError | None) -> None:
         problem = self.query_one(f"#{field.id}-problem", Static)
-        field.set_class(error is not None, "-invalid")
+        field.set_class(error is not None, "-bad")
         problem.set_class(error is not None, "-on")
         if error is not None:
             problem.update(Content(f"! {error.text}" + (f": {error.hint}" if error.hint else "")))
@@ -248,7 +248,7 @@ class JobScreen(PlannerScreen):
 
     def do_probe(self) -> None:
         """Start the probes."""
-        problem = next((f for f in self.query(Input) if f.has_class("-invalid")), None)
+        problem = next((f for f in self.query(Input) if f.has_class("-bad")), None)
         if problem is not None:
             problem.focus()
             return
@@ -263,7 +263,7 @@ class JobScreen(PlannerScreen):
         texts = {"deadline": _deadline_text, "budget": _budget_text}
         for name, text in texts.items():
             field = self.query_one(f"#{name}", Input)
-            if field.has_class("-invalid"):
+            if field.has_class("-bad"):
                 field.value = text(self.session.goal)
         self.go_home()
 

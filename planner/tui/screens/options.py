@@ -19,7 +19,7 @@ from planner.tui.text import count, money_interval, percent, probability, short_
 from planner.tui.widgets import option_text
 from planner.tui.widgets.front_chart import FrontChart
 from planner.tui.widgets.pane import Pane
-from planner.tui.widgets.table import Table
+from planner.tui.widgets.table import LetterTable, Table
 from planner.tui.widgets.what_if import WhatIf
 
 View = Literal["strip", "front", "why", "what-if"]
@@ -59,7 +59,7 @@ class OptionsScreen(PlannerScreen):
 
     def panes(self) -> ComposeResult:
         """Table on top; below it what the chosen view asks for."""
-        yield Table(option_text.columns(self.session.goal), "options", id="options")
+        yield LetterTable(option_text.columns(self.session.goal), "options", id="options")
         with Horizontal(id="middle"):
             yield FrontChart(id="chart")
             yield Pane("why", id="why")

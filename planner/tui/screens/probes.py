@@ -28,7 +28,7 @@ from planner.tui.text import (
 )
 from planner.tui.widgets.bars import progress
 from planner.tui.widgets.pane import Pane
-from planner.tui.widgets.table import Cells, Column, Table
+from planner.tui.widgets.table import Cells, Column, LetterTable, Table
 
 COLUMNS = (
     Column(key="#", label="#", width=2, align="right"),
@@ -97,7 +97,7 @@ class ProbesScreen(PlannerScreen):
 
     def panes(self) -> ComposeResult:
         """The table over two panes, which stand side by side when there is room."""
-        yield Table(COLUMNS, "probes", id="probes")
+        yield LetterTable(COLUMNS, "probes", id="probes")
         with Container(id="lower"):
             yield Pane("now", id="current")
             yield Pane("what the probes say", id="fit")

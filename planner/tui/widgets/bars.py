@@ -105,6 +105,8 @@ def interval(
         cells[column], styles[column] = "─", style
     if right > left:
         cells[left], cells[right] = "├", "┤"
+    if limit is not None and left < scale.column(limit) < right and limit <= scale.high:
+        cells[scale.column(limit)], styles[scale.column(limit)] = "┼", "$warn"
     cells[mid], styles[mid] = "●", f"bold {style}"
     return _runs(cells, styles)
 

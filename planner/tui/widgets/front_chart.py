@@ -77,10 +77,7 @@ def _axis(scale: Scale, goal: Goal) -> Content:
         marks[-1] = (scale.width - 1, f"deadline {short_duration(deadline)} is far off →")
     # The deadline and the ends first: what does not fit beside them is left out.
     for where, text in sorted(marks, key=lambda m: ("deadline" not in m[1], m[0])):
-        start = min(max(where - len(text) // 2, 0), scale.width - len(text))
-        near = cells[max(start - 2, 0) : start + len(text) + 2]
-        if start >= 0 and all(c == " " for c in near):
-            cells[start : start + len(text)] = text
+        _put(cells, where, text)
     return Content.styled("".join(cells), "$soft")
 
 
@@ -169,17 +166,23 @@ def _bar(line: list[tuple[str, str]], costs: Scale, option: Option, *, chosen: b
 def _cost_axis(scale: Scale, goal: Goal) -> Content:
     cells = [" "] * scale.width
     far = goal.budget_usd is not None and goal.budget_usd > scale.high
-    for part in (0.0, 0.25, 0.5) if far else (0.0, 0.25, 0.5, 0.75, 1.0):
-        value = scale.low + part * (scale.high - scale.low)
-        digits = 4 if scale.high < 0.1 else 2 if scale.high < 100 else 0
-        text = f"${value:.{digits}f}"
-        where = round(part * (scale.width - 1))
-        start = min(max(where - len(text) // 2, 0), scale.width - len(text))
-        cells[start : start + len(text)] = text
     if far:
         note = f"budget ${goal.budget_usd:g} is far off →"
         cells[scale.width - len(note) :] = note
+    for part in (0.0, 0.25, 0.5, 0.75, 1.0):
+        value = scale.low + part * (scale.high - scale.low)
+        digits = 4 if scale.high < 0.1 else 2 if scale.high < 100 else 0
+        text = f"${value:.{digits}f}"
+        _put(cells, round(part * (scale.width - 1)), text)
     return Content.styled("".join(cells), "$soft")
+
+
+def _put(cells: list[str], where: int, text: str) -> None:
+    """Write a text around a column, unless something stands there or right beside it."""
+    start = min(max(where - len(text) // 2, 0), len(cells) - len(text))
+    near = cells[max(start - 2, 0) : start + len(text) + 2]
+    if start >= 0 and all(cell == " " for cell in near):
+        cells[start : start + len(text)] = text
 
 
 class FrontChart(Pane):

@@ -121,7 +121,7 @@ def recent_lines(
 
 
 def check_lines(checks: Sequence[Check], width: int, height: int) -> Iterable[Content]:
-    """What `planner doctor` finds: trouble first, with its fix; the rest in two columns if need be."""
+    """What `planner doctor` finds: trouble and its fix first; in two columns if need be."""
     order = ("fail", "warn", "ok", "skip")
     styles = {"fail": "bold $bad", "warn": "bold $warn", "ok": "$good", "skip": "$soft"}
     ranked = sorted(checks, key=lambda c: order.index(c.state))

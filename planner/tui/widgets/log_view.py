@@ -26,8 +26,8 @@ class LogView(Speaking, ScrollView, can_focus=True):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         *bindings_of("list", "filter", "next", "previous"),
-        Binding("j,down", "move(1)", show=False),
-        Binding("k,up", "move(-1)", show=False),
+        Binding("down", "move(1)", show=False),
+        Binding("up", "move(-1)", show=False),
         Binding("pagedown,ctrl+d", "page(1)", show=False),
         Binding("pageup,ctrl+u", "page(-1)", show=False),
         Binding("home,g", "move(-1000000)", show=False),

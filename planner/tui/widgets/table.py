@@ -45,7 +45,6 @@ class Table(Speaking, ScrollView, can_focus=True):
     """Rows by key. Cells of a row are asked for when the row is drawn, and kept until `show`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        *bindings_of("list", "down", "up"),
         Binding("down", "cursor(1)", show=False),
         Binding("up", "cursor(-1)", show=False),
         Binding("pagedown,ctrl+d", "page(1)", show=False),
@@ -232,6 +231,20 @@ class Table(Speaking, ScrollView, can_focus=True):
         return strips[0] if strips else Strip.blank(width)
 
 
+class LetterTable(Table):
+    """A table that `j` and `k` move in, for screens that need those letters for nothing else."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings_of("list", "down", "up")
+
+    def do_down(self) -> None:
+        """One row down."""
+        self.action_cursor(1)
+
+    def do_up(self) -> None:
+        """One row up."""
+        self.action_cursor(-1)
+
+
 def _place(cell: Cell, width: int, align: str) -> Content:
     content = cell if isinstance(cell, Content) else Content(cell)
     content = content.truncate(width, ellipsis=True)
@@ -239,4 +252,4 @@ def _place(cell: Cell, width: int, align: str) -> Content:
     return content.pad_left(missing) if align == "right" else content.pad_right(missing)
 
 
-__all__ = ["Cell", "Cells", "Column", "Table", "fit"]
+__all__ = ["Cell", "Cells", "Column", "LetterTable", "Table", "fit"]
