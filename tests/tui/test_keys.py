@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.tui import Stage, press
+from support.tui import Stage, press, to_run
 
 from planner.tui.actions import ACTIONS, TABS, actions_of, show_key
 from planner.tui.app import PlannerApp, _screen
@@ -112,3 +112,19 @@ async def test_an_unknown_theme_is_told_and_the_own_one_used() -> None:
     async with stage.running():
         assert 'There is no theme "neon"' in stage.screen_text()
         assert stage.app.theme == "planner-dark"
+
+
+@pytest.mark.asyncio
+async def test_j_and_k_move_in_lists_and_k_writes_a_checkpoint_on_runs(stage: Stage) -> None:
+    async with stage.running() as pilot:
+        await press(pilot, "6", "j")
+        table = stage.app.screen.query_one(LetterTable)
+        assert table.cursor_key == table.keys[1]
+        await press(pilot, "k")
+        assert table.cursor_key == table.keys[0]
+        await press(pilot, "1")
+        await to_run(pilot)
+        stage.clock.sleep(16)
+        before = stage.services.view("r-demo1").last_checkpoint_at
+        await press(pilot, "r", "k")
+        assert stage.services.view("r-demo1").last_checkpoint_at > before
