@@ -17,8 +17,8 @@ from planner.core.clock import Clock, SystemClock
 from planner.core.errors import CleanupError, PlannerError
 from planner.core.types import TERMINAL_STATES
 from planner.core.units import DAY_S, HOUR_S, format_bytes
-from planner.services.runlock import held, supervisor_pid
-from planner.services.runs import RunShelf
+from planner.services.runs.runlock import held, supervisor_pid
+from planner.services.runs.shelf import RunShelf
 from planner.store.layout import StateDir
 from runners.base import Leftover
 from runners.processes import Marked, marked_processes

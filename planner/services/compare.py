@@ -9,8 +9,8 @@ from typing import Protocol
 from planner.core.errors import NotFoundError, UsageError
 from planner.core.types import EstimateResult, JobSpec, Option, Plan, RunState, WorkLoad
 from planner.services.api import Comparison, ComparisonRow, RunView
-from planner.services.launch import chosen
-from planner.services.report import option_text
+from planner.services.runs.launch import chosen
+from planner.services.runs.report import option_text
 from planner.store.record import RunRecord
 
 Value = float | str | None

@@ -259,7 +259,7 @@ class DemoServices:
 
     def view(self, run_id: str) -> RunView:
         """The run as its journal tells it up to now, folded as in a live session."""
-        from planner.services.runview import run_view
+        from planner.services.runs.runview import run_view
 
         play = self._play(run_id)
         played_s = self._played_s(play)

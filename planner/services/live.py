@@ -10,7 +10,6 @@ from planner.core.clock import Clock, SystemClock
 from planner.core.errors import BudgetStopError, UsageError
 from planner.core.events import Event, EventSink
 from planner.core.types import EstimateResult, Goal, JobSpec, Plan, ResourceConfig, RunState
-from planner.services import commands
 from planner.services.api import (
     Cancel,
     Check,
@@ -22,16 +21,17 @@ from planner.services.api import (
     RunSummary,
     RunView,
 )
-from planner.services.commands import Action, Command
-from planner.services.runlock import held
-from planner.services.runs import RunShelf
+from planner.services.runs import commands
+from planner.services.runs.commands import Action, Command
+from planner.services.runs.runlock import held
+from planner.services.runs.shelf import RunShelf
 from planner.store.files import read_json
 from planner.store.journal import Journal, read_events
 from planner.store.layout import StateDir
 from runners.base import Leftover
 
 if TYPE_CHECKING:
-    from planner.services.estimate import Estimator
+    from planner.services.estimating.estimate import Estimator
 
 _GONE = (RunState.DONE, RunState.CANCELLED)
 _CLEAN_STOP_S = 15.0
@@ -82,7 +82,7 @@ class LiveServices:
         return self._estimator().rescore(estimate, goal)
 
     def _estimator(self) -> Estimator:
-        from planner.services.estimate import Estimator
+        from planner.services.estimating.estimate import Estimator
 
         return Estimator(self._state.path, self._clock)
 
@@ -90,7 +90,7 @@ class LiveServices:
 
     def launch(self, request: LaunchRequest) -> str:
         """Start a supervisor that owns the run; its id. The same name while alive attaches."""
-        from planner.services.launch import launch
+        from planner.services.runs.launch import launch
 
         return launch(self._state, request, self._clock)
 
@@ -113,7 +113,7 @@ class LiveServices:
 
     def logs(self, run_id: str, cursor: Mapping[str, int] | None = None) -> LogPage:
         """Output of the job and of planner, from `cursor` on (None: from the start)."""
-        from planner.services.runlog import log_page
+        from planner.services.runs.runlog import log_page
 
         return log_page(self._state.run(run_id), self._shelf.plan(run_id), cursor)
 
@@ -144,7 +144,7 @@ class LiveServices:
             UsageError: It has ended for good, or runs.
             BudgetStopError: Its cap leaves no room to go on.
         """
-        from planner.services.launch import start_supervisor
+        from planner.services.runs.launch import start_supervisor
 
         record, run = self._shelf.record(run_id), self._state.run(run_id)
         if record.state in _GONE:
@@ -163,7 +163,7 @@ class LiveServices:
         Raises:
             UsageError: It has ended.
         """
-        from planner.services.launch import start_supervisor
+        from planner.services.runs.launch import start_supervisor
 
         record = self._shelf.record(run_id)
         if record.ended and record.state is not RunState.PAUSED:
@@ -198,7 +198,7 @@ class LiveServices:
 
     def report(self, run_id: str) -> Mapping[str, Any]:
         """The report: predicted against real, as plain JSON values; so far, before the end."""
-        from planner.services.report import build_report
+        from planner.services.runs.report import build_report
 
         record, run = self._shelf.record(run_id), self._state.run(run_id)
         if record.ended and record.state is not RunState.PAUSED and run.report.exists():
@@ -262,8 +262,8 @@ class LiveServices:
 
     def _extend_at_rest(self, run_id: str, values: Mapping[str, float]) -> None:
         """Without a supervisor this process holds the lock for a moment and writes it down."""
-        from planner.services.supervisor_book import RunBook
-        from planner.services.supervisor_loop import extend
+        from planner.services.supervisor.book import RunBook
+        from planner.services.supervisor.loop import extend
 
         run = self._state.run(run_id)
         plan: Plan = self._shelf.plan(run_id)

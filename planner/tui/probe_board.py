@@ -1,6 +1,6 @@
 """What the Probes screen shows, folded from the events of a running estimate.
 
-The events and their keys are those of `planner.services.probing`.
+The events and their keys are those of `planner.services.estimating.probing`.
 """
 
 from __future__ import annotations

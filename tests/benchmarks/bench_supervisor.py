@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from planner.core.types import Goal
-from planner.services.runlock import supervisor_pid
+from planner.services.runs.runlock import supervisor_pid
 from tests.support.localruns import Desk
 
 CPU_LIMIT, MEMORY_LIMIT_MB = 0.01, 150

@@ -18,7 +18,7 @@ from planner.core.errors import DataError, ExitCode, NotFoundError, StoreError, 
 from planner.core.events import ignore
 from planner.core.types import EstimateResult, Goal, JobSpec, Place
 from planner.services.api import EstimateRequest
-from planner.services.estimate import Estimator
+from planner.services.estimating.estimate import Estimator
 
 GOAL = Goal(deadline_s=600, budget_usd=1.0)
 
@@ -337,7 +337,7 @@ from planner.core.clock import SystemClock
 from planner.core.events import ignore
 from planner.core.types import Goal
 from planner.services.api import EstimateRequest
-from planner.services.estimate import Estimator
+from planner.services.estimating.estimate import Estimator
 from support.scripts import scripted_job
 job = scripted_job(Path({str(tmp_path)!r}))
 estimator = Estimator(Path({str(tmp_path / "state")!r}), SystemClock())

@@ -11,7 +11,7 @@ from planner.core.clock import SystemClock
 from planner.core.events import ignore
 from planner.core.types import Goal, JobSpec, Place, ProbeSettings
 from planner.services.api import EstimateRequest
-from planner.services.estimate import Estimator
+from planner.services.estimating.estimate import Estimator
 
 pytestmark = pytest.mark.torch
 

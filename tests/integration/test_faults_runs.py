@@ -20,7 +20,7 @@ from planner.core.errors import PriceMovedError, StoreError, UsageError
 from planner.core.types import Goal, RunState
 from planner.services.api import LaunchRequest
 from planner.services.live import LiveServices
-from planner.services.runlock import supervisor_pid
+from planner.services.runs.runlock import supervisor_pid
 from planner.store.files import save
 from runners.local import LocalRunner
 from tests.support.localruns import ROOT, Desk, local_estimate
@@ -259,7 +259,7 @@ def test_the_cap_stops_a_run_with_a_checkpoint_and_extend_lets_it_go_on(desk):
 
 def test_a_second_supervisor_leaves_the_run_to_the_first(desk):
     run_id = desk.launch("--steps", "100000")
-    command = [sys.executable, "-m", "planner.services.supervisor"]
+    command = [sys.executable, "-m", "planner.services.supervisor.process"]
     command += ["--state-dir", str(desk.state.path), "--run", run_id]
     second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "looked after by another process" in second.stderr
@@ -361,7 +361,7 @@ def test_a_price_that_rose_since_the_plan_starts_nothing(desk):
 
 
 def test_a_supervisor_that_cannot_start_says_why(desk, monkeypatch):
-    monkeypatch.setattr("planner.services.launch._create", broken_create)
+    monkeypatch.setattr("planner.services.runs.launch._create", broken_create)
     with pytest.raises(Exception, match=r"did not start.*plan\.json"):
         desk.launch()
 

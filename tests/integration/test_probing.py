@@ -20,11 +20,11 @@ from support.scripts import scripted_job
 from planner.core.clock import SystemClock
 from planner.core.errors import UsageError
 from planner.core.types import JobSpec, ProbeResult, ProbeSettings
-from planner.services import probeattempt
 from planner.services.api import EstimateRequest
-from planner.services.candidates import Trial
-from planner.services.probing import Prober
-from planner.services.study import Study, look
+from planner.services.estimating import probeattempt
+from planner.services.estimating.candidates import Trial
+from planner.services.estimating.probing import Prober
+from planner.services.estimating.study import Study, look
 from planner.store.layout import StateDir
 
 

@@ -12,7 +12,8 @@ import os
 import signal
 import sys
 
-from planner.services import supervisor, supervisor_attempt
+from planner.services.supervisor import attempt as supervisor_attempt
+from planner.services.supervisor import process as supervisor
 from planner.store.journal import Journal
 
 

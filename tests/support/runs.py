@@ -25,9 +25,9 @@ from planner.core.types import (
     RunState,
     WorkLoad,
 )
-from planner.services.commands import Action, send
-from planner.services.supervisor_book import LoopSettings
-from planner.services.supervisor_loop import RunLoop
+from planner.services.runs.commands import Action, send
+from planner.services.supervisor.book import LoopSettings
+from planner.services.supervisor.loop import RunLoop
 from planner.store.codec import datetime_text
 from planner.store.files import save
 from planner.store.journal import Journal, read_events

@@ -10,7 +10,7 @@ import pytest
 from planner.core.distribution import Distribution
 from planner.core.errors import ConfigError, UsageError
 from planner.core.types import AdjustPolicy, JobSpec, Offer, Place, PriceQuote, ResourceConfig
-from planner.services.candidates import Offers, Trial, ask_places, design, trials
+from planner.services.estimating.candidates import Offers, Trial, ask_places, design, trials
 
 LOCAL = Place(runner="local", pool="cpu", settings={"slots": 4, "usd_per_slot_h": 0.05})
 JOB = JobSpec(

@@ -15,7 +15,7 @@ import pytest
 from planner.core.errors import CleanupError
 from planner.core.types import RunState
 from planner.services.clean import KEPT_S, clean, leftovers, size_bytes
-from planner.services.runlock import held, sign_in
+from planner.services.runs.runlock import held, sign_in
 from planner.store.layout import StateDir
 from runners.base import Leftover
 from runners.fake import FakeRunner

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from planner.core.errors import DataError, ExitCode
-from planner.services import dataset
-from planner.services.dataset import scan_data
-from planner.services.imagecheck import damage
+from planner.services.estimating import dataset
+from planner.services.estimating.dataset import scan_data
+from planner.services.estimating.imagecheck import damage
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 from support.planning import NOW, WORK, knobs, resources
 
 from planner.core.types import JobSpec, ProbeResult, ProbeState
-from planner.services.estimatewarnings import (
+from planner.services.estimating.estimatewarnings import (
     batch_warning,
     busy_warning,
     option_warnings,

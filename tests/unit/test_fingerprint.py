@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 
 from planner.core.types import Goal, JobSpec, Place
-from planner.services import fingerprint
-from planner.services.dataset import scan_data
-from planner.services.fingerprint import environment_versions, job_fingerprint, source_mentions
+from planner.services.estimating import fingerprint
+from planner.services.estimating.dataset import scan_data
+from planner.services.estimating.fingerprint import (
+    environment_versions,
+    job_fingerprint,
+    source_mentions,
+)
 
 
 @pytest.fixture

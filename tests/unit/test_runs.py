@@ -11,10 +11,10 @@ import pytest
 
 from planner.core.errors import BudgetStopError, NotFoundError, StoreError, UsageError
 from planner.core.types import Goal, RunState
-from planner.services import runs as runs_module
 from planner.services.live import LiveServices
-from planner.services.runs import finished_runs
-from planner.services.runview import run_view
+from planner.services.runs import shelf as runs_module
+from planner.services.runs.runview import run_view
+from planner.services.runs.shelf import finished_runs
 from planner.store.files import save
 from planner.store.layout import StateDir
 from runners.fake import FakeRunner

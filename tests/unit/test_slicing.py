@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.core.errors import StoreError
-from planner.services import slicing
-from planner.services.dataset import Split, scan_data
-from planner.services.slicing import TAIL_SAMPLES, choose, make_slice, shares
+from planner.services.estimating import slicing
+from planner.services.estimating.dataset import Split, scan_data
+from planner.services.estimating.slicing import TAIL_SAMPLES, choose, make_slice, shares
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\0IEND\xaeB`\x82"
 

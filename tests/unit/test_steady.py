@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.services.steady import steady_from
+from planner.services.estimating.steady import steady_from
 
 
 def noisy(level: float, count: int, seed: int = 0, spread: float = 0.02) -> list[float]:

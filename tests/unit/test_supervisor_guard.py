@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from planner.core.distribution import Distribution
 from planner.core.types import Goal, RunState
-from planner.services.guard import BudgetGuard, DeadlineGuard, HangGuard, Remaining
-from planner.services.spend import SpendMeter
+from planner.services.supervisor.rules import BudgetGuard, DeadlineGuard, HangGuard, Remaining
+from planner.services.supervisor.spend import SpendMeter
 from tests.support.runs import START, make_case
 
 

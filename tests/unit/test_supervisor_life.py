@@ -13,8 +13,8 @@ import pytest
 
 from planner.core.errors import StoreError
 from planner.core.types import Goal, RunState
-from planner.services.commands import send
-from planner.services.supervisor_book import LoopSettings
+from planner.services.runs.commands import send
+from planner.services.supervisor.book import LoopSettings
 from planner.store import journal
 from tests.support.runs import START, FakeClock, make_case
 
@@ -305,7 +305,7 @@ def test_a_disk_without_room_for_the_handle_leaves_nothing_running(tmp_path, mon
     def full(path, obj):
         raise StoreError(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr("planner.services.supervisor_attempt.save", full)
+    monkeypatch.setattr("planner.services.supervisor.attempt.save", full)
     assert case.go() is RunState.FAILED
     assert "No space left" in case.record.reason
     assert case.runner.leftovers() == ()
@@ -313,7 +313,7 @@ def test_a_disk_without_room_for_the_handle_leaves_nothing_running(tmp_path, mon
 
 def test_what_should_not_happen_releases_and_says_so(tmp_path, monkeypatch):
     case = make_case(tmp_path)
-    monkeypatch.setattr("planner.services.supervisor_guards.Guards.look", lambda self: 1 / 0)
+    monkeypatch.setattr("planner.services.supervisor.guards.Guards.look", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         case.go()
     assert case.record.state is RunState.FAILED
@@ -360,7 +360,7 @@ def test_a_full_disk_does_not_keep_a_run_from_being_stopped(tmp_path, monkeypatc
 
     def fill():
         case.send("pause")
-        monkeypatch.setattr("planner.services.controlfile.write_atomic", full)
+        monkeypatch.setattr("planner.services.supervisor.controlfile.write_atomic", full)
 
     case.clock.at(50, fill)
     assert case.go() is RunState.PAUSED

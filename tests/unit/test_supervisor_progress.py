@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.services.progress import Progress
+from planner.services.supervisor.progress import Progress
 from tests.support.runs import fake_estimate, plan_of
 
 

@@ -12,17 +12,17 @@ from planner.core.events import EventType
 from planner.core.lifecycle import MOVES
 from planner.core.types import Plan, RunState
 from planner.core.units import format_duration, format_money
-from planner.services import commands
-from planner.services.commands import Command
-from planner.services.controlfile import ControlFile
-from planner.services.progress import Progress
-from planner.services.report import build_report
-from planner.services.supervisor_adopt import adopt
-from planner.services.supervisor_attempt import Attempt, Launcher, Stage, release
-from planner.services.supervisor_book import LoopSettings, RunBook
-from planner.services.supervisor_guards import Guards
-from planner.services.supervisor_outcome import TARGETS, Outcome, Stop, StopReason
-from planner.services.supervisor_watch import Watch
+from planner.services.runs import commands
+from planner.services.runs.commands import Command
+from planner.services.runs.report import build_report
+from planner.services.supervisor.adopt import adopt
+from planner.services.supervisor.attempt import Attempt, Launcher, Stage, release
+from planner.services.supervisor.book import LoopSettings, RunBook
+from planner.services.supervisor.controlfile import ControlFile
+from planner.services.supervisor.guards import Guards
+from planner.services.supervisor.outcome import TARGETS, Outcome, Stop, StopReason
+from planner.services.supervisor.progress import Progress
+from planner.services.supervisor.watch import Watch
 from planner.store.codec import datetime_text
 from planner.store.files import json_line, write_atomic
 from planner.store.journal import Journal

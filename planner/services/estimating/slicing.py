@@ -18,7 +18,7 @@ from math import ceil
 from pathlib import Path
 
 from planner.core.errors import StoreError
-from planner.services.dataset import DataStats, Split
+from planner.services.estimating.dataset import DataStats, Split
 
 MIN_PER_CLASS = 2
 """Training images kept of each class that has as many."""

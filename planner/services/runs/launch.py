@@ -19,9 +19,9 @@ from planner.core.types import EstimateResult, Option, Plan
 from planner.core.units import to_microusd
 from planner.services.api import LaunchRequest
 from planner.services.failure import log_lines, tail
-from planner.services.pricepin import check_price, place_of, quote
-from planner.services.report import option_text
-from planner.services.runlock import held, supervisor_pid
+from planner.services.runs.pricepin import check_price, place_of, quote
+from planner.services.runs.report import option_text
+from planner.services.runs.runlock import held, supervisor_pid
 from planner.store.codec import datetime_text
 from planner.store.files import save
 from planner.store.journal import Journal, read_events
@@ -176,7 +176,7 @@ def start_supervisor(state: StateDir, run: RunDir) -> None:
     """
     before_bytes = run.journal.stat().st_size
     root = Path(planner.__file__).parents[1]
-    command = [sys.executable, "-m", "planner.services.supervisor"]
+    command = [sys.executable, "-m", "planner.services.supervisor.process"]
     command += ["--state-dir", str(state.path.absolute()), "--run", run.run_id]
     with open(run.supervisor_log, "ab") as log:
         process = subprocess.Popen(

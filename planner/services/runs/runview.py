@@ -8,7 +8,7 @@ from datetime import datetime
 from planner.core.distribution import Distribution
 from planner.core.types import Plan, RunState
 from planner.services.api import RunSummary, RunView, Series
-from planner.services.report import option_text, within
+from planner.services.runs.report import option_text, within
 from planner.store.record import RunRecord
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from planner.core.errors import CleanupError, PlannerError, RunnerError, StoreError
 from planner.core.events import EventType
 from planner.core.types import RunState
-from planner.services.controlfile import ControlFile
-from planner.services.progress import Progress
-from planner.services.supervisor_attempt import Attempt, release
-from planner.services.supervisor_book import LoopSettings, RunBook
-from planner.services.supervisor_outcome import TARGETS
-from planner.services.supervisor_watch import checkpoint_data
+from planner.services.supervisor.attempt import Attempt, release
+from planner.services.supervisor.book import LoopSettings, RunBook
+from planner.services.supervisor.controlfile import ControlFile
+from planner.services.supervisor.outcome import TARGETS
+from planner.services.supervisor.progress import Progress
+from planner.services.supervisor.watch import checkpoint_data
 from planner.store.files import load
 from planner.store.layout import AttemptDir
 from runners.base import Handle, Leftover, Runner, Signal

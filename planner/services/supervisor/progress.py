@@ -17,7 +17,7 @@ from typing import Any
 
 from planner.core.distribution import Distribution
 from planner.core.types import Plan
-from planner.services.guard import Remaining
+from planner.services.supervisor.rules import Remaining
 
 _CHUNKS = 64
 _HALF_LIFE_CHUNKS = 12.0

@@ -26,9 +26,9 @@ from planner.core.types import (
     WorkLoad,
 )
 from planner.services.api import Cancel, EstimateRequest, ProbePlan
-from planner.services.candidates import Trial, ask_places, design
-from planner.services.dataset import scan_data
-from planner.services.estimatewarnings import (
+from planner.services.estimating.candidates import Trial, ask_places, design
+from planner.services.estimating.dataset import scan_data
+from planner.services.estimating.estimatewarnings import (
     DEFAULT_BATCH,
     batch_warning,
     busy_warning,
@@ -37,11 +37,11 @@ from planner.services.estimatewarnings import (
     reuse_warning,
     work_warnings,
 )
-from planner.services.evidence import Evidence, gather
-from planner.services.fingerprint import job_fingerprint
+from planner.services.estimating.evidence import Evidence, gather
+from planner.services.estimating.fingerprint import job_fingerprint
+from planner.services.estimating.study import Study, look
 from planner.services.jobenv import uses_placeholder
-from planner.services.runs import finished_runs
-from planner.services.study import Study, look
+from planner.services.runs.shelf import finished_runs
 from planner.store.codec import to_json
 from planner.store.files import load, save
 from planner.store.layout import StateDir, check_id

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from planner.core.clock import Clock
 from planner.core.events import EventSink
 from planner.core.types import ProbeResult, Warning_
-from planner.services import probestore
 from planner.services.api import Cancel
-from planner.services.candidates import Trial
-from planner.services.estimatewarnings import DEFAULT_BATCH, assumed_batch
-from planner.services.probing import Prober
-from planner.services.study import Study
+from planner.services.estimating import probestore
+from planner.services.estimating.candidates import Trial
+from planner.services.estimating.estimatewarnings import DEFAULT_BATCH, assumed_batch
+from planner.services.estimating.probing import Prober
+from planner.services.estimating.study import Study
 from planner.store.layout import StateDir
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from planner.core.types import RunState
-from planner.services.progress import Progress
-from planner.services.supervisor_attempt import (
+from planner.services.supervisor.attempt import (
     EXIT_AGAIN,
     Attempt,
     left_to_run_again,
 )
+from planner.services.supervisor.progress import Progress
 from planner.store.record import Checkpoint
 from runners.base import Status
 

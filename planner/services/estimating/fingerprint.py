@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from planner.core.types import JobSpec
-from planner.services.dataset import DataStats
+from planner.services.estimating.dataset import DataStats
 from planner.services.jobenv import search_path
 
 SOURCE_LIMIT_FILES = 500

@@ -18,8 +18,8 @@ from planner.core.distribution import Distribution
 from planner.core.errors import NotFoundError, StoreError
 from planner.core.types import Plan, RunState
 from planner.services.api import RunSummary, RunView
-from planner.services.runlock import supervisor_pid
-from planner.services.runview import run_summary, run_view
+from planner.services.runs.runlock import supervisor_pid
+from planner.services.runs.runview import run_summary, run_view
 from planner.store.codec import datetime_text, from_json, to_json
 from planner.store.files import load
 from planner.store.index import IndexRow, RunIndex

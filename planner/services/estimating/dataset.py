@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from planner.core.errors import DataError
-from planner.services.imagecheck import damage, is_image
+from planner.services.estimating.imagecheck import damage, is_image
 
 TRAIN_NAMES = frozenset({"train", "training"})
 OTHER_NAMES = frozenset({"val", "valid", "validation", "dev", "eval", "test", "testing"})

@@ -17,11 +17,11 @@ from planner.core.types import JobSpec, Knobs, ProbeResult, ProbeState, Resource
 from planner.core.units import format_duration
 from planner.services import failure
 from planner.services.api import Cancel
-from planner.services.candidates import Trial, find_runner
+from planner.services.estimating.candidates import Trial, find_runner
+from planner.services.estimating.probewatch import Outside, ProbeWatch, whole
+from planner.services.estimating.slicing import Slice
+from planner.services.estimating.steady import steady_from
 from planner.services.jobenv import render_argv, worker_env
-from planner.services.probewatch import Outside, ProbeWatch, whole
-from planner.services.slicing import Slice
-from planner.services.steady import steady_from
 from planner.store.files import save
 from planner.store.layout import make_folder
 from runners.base import Handle, LaunchSpec, Runner, Status, WorkerState

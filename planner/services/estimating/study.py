@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from planner.core.types import JobSpec, Knobs, ProbeResult, ResourceConfig, Warning_
-from planner.services import probestore
 from planner.services.api import EstimateRequest
-from planner.services.candidates import (
+from planner.services.estimating import probestore
+from planner.services.estimating.candidates import (
     Offers,
     Trial,
     ask_places,
@@ -17,11 +17,11 @@ from planner.services.candidates import (
     design,
     trials,
 )
-from planner.services.dataset import DataStats, scan_data
-from planner.services.estimatewarnings import DEFAULT_BATCH, assumed_batch
-from planner.services.fingerprint import job_fingerprint, source_mentions
+from planner.services.estimating.dataset import DataStats, scan_data
+from planner.services.estimating.estimatewarnings import DEFAULT_BATCH, assumed_batch
+from planner.services.estimating.fingerprint import job_fingerprint, source_mentions
+from planner.services.estimating.slicing import Slice, make_slice
 from planner.services.jobenv import uses_placeholder
-from planner.services.slicing import Slice, make_slice
 from planner.store.layout import StateDir
 
 _SPEAKS_OF_WORKERS = (

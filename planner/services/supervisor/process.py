@@ -1,6 +1,6 @@
 """The supervisor process: one for each run, in a session of its own, until the run rests.
 
-    python -m planner.services.supervisor --state-dir DIR --run RUN
+    python -m planner.services.supervisor.process --state-dir DIR --run RUN
 
 It holds the run's lock for as long as it lives and is the only writer of its journal. SIGTERM and
 SIGINT mean: stop with a checkpoint, release everything, pause. Closing the terminal means nothing.
@@ -19,9 +19,9 @@ from planner.core.clock import Clock, SystemClock
 from planner.core.errors import PlannerError
 from planner.core.redact import redact
 from planner.core.types import Plan
-from planner.services.runlock import SupervisedError, held, sign_in, sign_out
-from planner.services.supervisor_book import LoopSettings
-from planner.services.supervisor_loop import RunLoop
+from planner.services.runs.runlock import SupervisedError, held, sign_in, sign_out
+from planner.services.supervisor.book import LoopSettings
+from planner.services.supervisor.loop import RunLoop
 from planner.store.codec import datetime_text
 from planner.store.files import load
 from planner.store.journal import Journal

@@ -12,7 +12,7 @@ from planner.core.clock import Clock
 from planner.core.events import EventType
 from planner.core.lifecycle import check_move
 from planner.core.types import Decision, Plan, RunState
-from planner.services.spend import SpendMeter
+from planner.services.supervisor.spend import SpendMeter
 from planner.store.codec import to_json
 from planner.store.journal import Journal
 from planner.store.layout import RunDir

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from planner.core.errors import CleanupError, RunnerError, StoreError
-from planner.services.controlfile import ControlFile
-from planner.services.guard import HangGuard
-from planner.services.progress import Progress
-from planner.services.supervisor_attempt import Attempt, failed_workers, left_to_run_again
-from planner.services.supervisor_book import LoopSettings, RunBook
-from planner.services.supervisor_guards import Guards
-from planner.services.supervisor_outcome import Outcome, Stop, StopReason, judge
+from planner.services.supervisor.attempt import Attempt, failed_workers, left_to_run_again
+from planner.services.supervisor.book import LoopSettings, RunBook
+from planner.services.supervisor.controlfile import ControlFile
+from planner.services.supervisor.guards import Guards
+from planner.services.supervisor.outcome import Outcome, Stop, StopReason, judge
+from planner.services.supervisor.progress import Progress
+from planner.services.supervisor.rules import HangGuard
 from runners.base import Measurement, Runner, Signal, Status
 
 _NO_LIFE = ("memory", "control")

@@ -25,10 +25,10 @@ from planner.core.events import EventSink
 from planner.core.types import JobSpec, ProbeResult, ProbeSettings
 from planner.core.units import format_duration, format_money
 from planner.services.api import Cancel
-from planner.services.candidates import Trial
-from planner.services.probeattempt import Attempt
-from planner.services.probestore import probe_id
-from planner.services.slicing import Slice
+from planner.services.estimating.candidates import Trial
+from planner.services.estimating.probeattempt import Attempt
+from planner.services.estimating.probestore import probe_id
+from planner.services.estimating.slicing import Slice
 from planner.store.codec import to_json
 from planner.store.layout import StateDir
 

@@ -11,10 +11,10 @@ from typing import Any
 from planner.core.errors import CleanupError, RunnerError, StoreError
 from planner.core.types import JobSpec, Plan, PriceQuote
 from planner.services import failure
-from planner.services.controlfile import ControlFile
 from planner.services.jobenv import render_argv, worker_env
-from planner.services.pricepin import check_price, place_of, quote
-from planner.services.supervisor_book import LoopSettings, RunBook
+from planner.services.runs.pricepin import check_price, place_of, quote
+from planner.services.supervisor.book import LoopSettings, RunBook
+from planner.services.supervisor.controlfile import ControlFile
 from planner.store.files import NdjsonTail, save
 from planner.store.layout import AttemptDir, RunDir, make_folder
 from runners.base import Handle, LaunchSpec, Runner, Status, WorkerState

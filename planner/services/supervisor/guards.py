@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from planner.services.guard import BudgetGuard, DeadlineGuard, Remaining, Warned
-from planner.services.progress import Progress
-from planner.services.supervisor_book import LoopSettings, RunBook
+from planner.services.supervisor.book import LoopSettings, RunBook
+from planner.services.supervisor.progress import Progress
+from planner.services.supervisor.rules import BudgetGuard, DeadlineGuard, Remaining, Warned
 
 FORCE_S = 2.0
 """From SIGKILL until everything is released."""

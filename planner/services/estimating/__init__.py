@@ -1,0 +1,1 @@
+"""From a job file to options: data, slices, probes, evidence, the estimate."""

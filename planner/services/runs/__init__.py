@@ -1,0 +1,1 @@
+"""Runs from outside: launch, ask, list, look at, report."""
