@@ -1,4 +1,4 @@
-"""Shared by all tests: no network but this machine's own, nothing of the developer's own planner."""
+"""Shared by all tests: no network but this machine's own, nothing of the developer's planner."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
@@ -56,8 +57,7 @@ class Distribution:
     def __post_init__(self) -> None:
         if len(self.quantiles) != len(LEVELS):
             raise ValueError(f"need {len(LEVELS)} quantiles, got {len(self.quantiles)}")
-        pairs = zip(self.quantiles, self.quantiles[1:], strict=False)
-        if not all(low <= high for low, high in pairs):  # also false for NaN
+        if not all(low <= high for low, high in pairwise(self.quantiles)):  # also false for NaN
             raise ValueError(f"quantiles must not decrease: {self.quantiles}")
 
     @classmethod
@@ -98,8 +98,8 @@ class Distribution:
     @property
     def mean(self) -> float:
         """Mean of the piecewise-linear quantile function, its ends held constant."""
-        edges = [0.0] + [(a + b) / 2 for a, b in zip(LEVELS, LEVELS[1:], strict=False)] + [1.0]
-        weights = [b - a for a, b in zip(edges, edges[1:], strict=False)]
+        edges = [0.0] + [(a + b) / 2 for a, b in pairwise(LEVELS)] + [1.0]
+        weights = [b - a for a, b in pairwise(edges)]
         return sum(w * q for w, q in zip(weights, self.quantiles, strict=True))
 
     def interval(self, level: float = 0.9) -> tuple[float, float]:

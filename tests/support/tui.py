@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -84,10 +85,18 @@ class Stage:
 
 async def settle(pilot: Pilot[None]) -> None:
     """Until every question that was asked has its answer on the screen."""
-    for _ in range(2):
-        await pilot.pause()
+    for _ in range(3):
+        await _drawn(pilot)
         await pilot.app.workers.wait_for_complete()
-    await pilot.pause()
+    await _drawn(pilot)
+
+
+async def _drawn(pilot: Pilot[None]) -> None:
+    """Until what is waiting was handled and drawn. Quicker than waiting for an idle process."""
+    for _ in range(2):
+        drawn = asyncio.Event()
+        pilot.app.screen.call_after_refresh(drawn.set)
+        await asyncio.wait_for(drawn.wait(), timeout=30)
 
 
 async def press(pilot: Pilot[None], *keys: str) -> None:
