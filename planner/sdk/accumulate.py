@@ -12,7 +12,8 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from planner.sdk.errors import SdkError
@@ -32,6 +33,7 @@ class Accumulation:
         self._begun = False  # a step was turned away: zero_grad from here on would lose gradients
         self._finished = False  # gradients are those of the whole global batch
         self._frozen = False  # the scheduler stands still
+        self._grown: tuple[Any, weakref.ref[Any]] | None = None  # a parameter, its gradient
         self._undo: list[Callable[[], None]] = []
 
     def install(self, *, accumulates: bool, freeze_scheduler: bool) -> None:
@@ -64,6 +66,7 @@ class Accumulation:
         self._micro = micro
         if micro.first:
             self._begun = False
+            self._grown = None
         self._finished = False
         if micro.carry != 1.0:
             self._scale(micro.carry)
@@ -76,6 +79,7 @@ class Accumulation:
             return False
         if not self._finished:
             self._finished = True
+            self._check_grown()
             if self._micro.finish != 1.0:
                 self._scale(self._micro.finish)
         return True
@@ -85,7 +89,37 @@ class Accumulation:
             self._begun = False
             return real(*args, **kwargs)
         self._begun = True
+        self._check_grown()
+        self._remember_grown()
         return None
+
+    def _remember_grown(self) -> None:
+        """Note one gradient that the next backward pass must add to."""
+        if getattr(self._model, "gradient_as_bucket_view", False):
+            return  # then DistributedDataParallel itself replaces gradients
+        for parameter in self._parameters():
+            if parameter.grad is not None and not parameter.grad.is_sparse:
+                self._grown = parameter, weakref.ref(parameter.grad)
+                return
+
+    def _check_grown(self) -> None:
+        """Refuse to lose gradients without a word.
+
+        Raises:
+            SdkError: The script dropped gradients by itself between two micro-batches.
+        """
+        if self._grown is not None:
+            parameter, gradient = self._grown
+            self._grown = None
+            if parameter.grad is None or gradient() is not parameter.grad:
+                raise SdkError(
+                    "the script clears gradients by itself, so those of several micro-batches "
+                    "cannot be gathered: use optimizer.zero_grad() or model.zero_grad()"
+                )
+
+    def _parameters(self) -> Iterator[Any]:
+        for group in self._optimizer.param_groups:
+            yield from group["params"]
 
     def _zero_grad(self, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         fresh = self._micro.first and not self._begun
@@ -99,12 +133,7 @@ class Accumulation:
 
     def _scale(self, factor: float) -> None:
         torch: Any = sys.modules["torch"]
-        gradients = [
-            parameter.grad
-            for group in self._optimizer.param_groups
-            for parameter in group["params"]
-            if parameter.grad is not None
-        ]
+        gradients = [p.grad for p in self._parameters() if p.grad is not None]
         if gradients:
             with torch.no_grad():
                 torch._foreach_mul_(gradients, factor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -249,15 +250,31 @@ def shuffles(loader: Any) -> bool | None:
 def _rebuilt(loader: Any, batch_sampler: _Batches, workers: int) -> Any:
     """The script's DataLoader around another batch sampler, everything else as it was."""
     kept: dict[str, Any] = {
-        name: getattr(loader, name)
-        for name in ("collate_fn", "pin_memory", "worker_init_fn", "generator")
+        name: getattr(loader, name) for name in ("collate_fn", "pin_memory", "generator")
     }
     for name in ("pin_memory_device", "in_order"):  # not in every version
         if hasattr(loader, name):
             kept[name] = getattr(loader, name)
     if workers > 0:
+        kept["worker_init_fn"] = _LoaderProcess(loader.worker_init_fn)
         kept["timeout"] = loader.timeout
         kept["persistent_workers"] = loader.persistent_workers
         kept["prefetch_factor"] = loader.prefetch_factor
         kept["multiprocessing_context"] = loader.multiprocessing_context
     return type(loader)(loader.dataset, batch_sampler=batch_sampler, num_workers=workers, **kept)
+
+
+class _LoaderProcess:
+    """Start of a loader process: the script's own, and no end by a signal meant for the worker.
+
+    Some schedulers signal every process of a job. Loader processes must outlive that, or the step
+    in progress fails instead of being finished and saved; they leave with the worker anyway.
+    """
+
+    def __init__(self, own: Any) -> None:
+        self._own = own
+
+    def __call__(self, number: int) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self._own is not None:
+            self._own(number)

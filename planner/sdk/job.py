@@ -124,6 +124,14 @@ class TrainingJob(Job):
         feed = make_feed(loader, self._env, self._parts, self._keeper.at.seed)
         self._keeper.begin(planned=feed.planned, dataset_samples=feed.samples)
         self._announce(feed)
+        try:
+            yield from self._run_epochs(feed)
+        except GeneratorExit:  # the script left its loop early: no boundary follows
+            self._stop.training_is_over(saved=False)
+            raise
+        self._finish()
+
+    def _run_epochs(self, feed: Feed) -> Iterator[tuple[int, Iterable[Any]]]:
         while self._keeper.at.epoch < self._epochs:
             self._boundary.check(always=True)
             epoch = self._keeper.at.epoch
@@ -134,7 +142,6 @@ class TrainingJob(Job):
             if self.probing:
                 self._end_probe()
             self._keeper.at = replace(self._keeper.at, epoch=epoch + 1, position=0)
-        self._finish()
 
     def _run_batches(self, feed: Feed) -> Iterator[Any]:
         """The batches of the current epoch; between two of them the script does its step."""
@@ -163,7 +170,7 @@ class TrainingJob(Job):
             samples = step.samples if feed.planned else 0
             for micro in step.micros:
                 asked_s = time.perf_counter()
-                batch = self._fetch(batches, first=micro.first)
+                batch = next(batches, _NOTHING)
                 wait_s += time.perf_counter() - asked_s
                 if batch is _NOTHING:
                     return
@@ -177,15 +184,6 @@ class TrainingJob(Job):
                 return
             if self._boundary.check():
                 watch.steps_begin()
-
-    def _fetch(self, batches: Iterator[Any], *, first: bool) -> Any:
-        """The next batch, or `_NOTHING`. A loader that a signal has ended is no failure."""
-        try:
-            return next(batches, _NOTHING)
-        except RuntimeError:
-            if self._stop.raised and first and self._workers.count == 1:
-                self._boundary.check(always=True)
-            raise
 
     def _announce(self, feed: Feed) -> None:
         name, memory_bytes = device_description(self._device)

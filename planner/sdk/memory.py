@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Any
-
-_PROC = Path("/proc")
 
 
 def tree_rss_bytes() -> tuple[int | None, int | None]:
@@ -42,7 +39,7 @@ def _status_bytes(pid: int) -> tuple[int | None, int | None]:
     """Resident bytes of one process: now, and at its peak. None when it is gone."""
     now = peak = None
     try:
-        with open(_PROC / str(pid) / "status", encoding="ascii", errors="replace") as lines:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as lines:
             for line in lines:
                 if line.startswith("VmHWM:"):
                     peak = int(line.split()[1]) * 1024
@@ -58,12 +55,13 @@ def _descendants(pid: int) -> list[int]:
     found: list[int] = []
     waiting = [pid]
     while waiting:
-        parent = waiting.pop()
-        for children in _PROC.glob(f"{parent}/task/*/children"):
-            try:
-                pids = [int(word) for word in children.read_text().split()]
-            except (OSError, ValueError):
-                continue
-            found += pids
-            waiting += pids
+        tasks = f"/proc/{waiting.pop()}/task"
+        try:
+            for task in os.listdir(tasks):
+                with open(f"{tasks}/{task}/children", encoding="ascii") as children:
+                    pids = [int(word) for word in children.read().split()]
+                found += pids
+                waiting += pids
+        except (OSError, ValueError):
+            continue  # a process that ended meanwhile
     return found

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 _FEWEST = 2  # samples of a micro-batch: BatchNorm cannot train on a single one
 
@@ -79,6 +80,7 @@ def step_bounds(
         start = stop
 
 
+@lru_cache(maxsize=256)  # asked for by the loader, then by the loop
 def micro_batches(
     start: int, stop: int, *, rank: int, workers: int, micro_batch: int, split: bool = True
 ) -> tuple[Micro, ...]:

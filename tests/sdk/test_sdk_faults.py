@@ -247,3 +247,62 @@ def test_a_finished_run_does_nothing_when_started_again(bench: Bench, script: Pa
     }
     assert trained(bench.run(script)[0]) == EVERYTHING
     assert not events(bench.events_path(), "steps")
+
+
+TORCH_SCRIPT = """
+    import os, resource
+    import torch
+    import planner.sdk as planner
+
+    most = int(os.environ.get("LARGEST_FILE", "-1"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    model = torch.nn.Linear(1000, 1000)
+    job = planner.attach(epochs=2, model=model)
+    for epoch, batches in job.epochs([[i] for i in range(10)]):
+        for batch in batches:
+            with torch.no_grad():
+                model.weight += 1
+    print("done")
+"""
+
+
+@pytest.mark.torch
+def test_a_full_disk_while_torch_writes_keeps_the_checkpoint_before(bench: Bench) -> None:
+    script = bench.script(TORCH_SCRIPT)
+    (done,) = bench.run(script, LARGEST_FILE=1_000_000, PLANNER_CHECKPOINT_INTERVAL_S=EVERY_STEP)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+    failed = events(bench.events_path(), "checkpoint_failed")
+    assert len(failed) >= 20
+    assert all("File too large" in event["error"] for event in failed)
+    assert list(bench.checkpoints.iterdir()) == [], "nothing half written is left"
+
+
+LOADER_SCRIPT = """
+    import time
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+    import planner.sdk as planner
+
+    def prepare(number):
+        print("loader process", number, flush=True)
+
+    loader = DataLoader(
+        TensorDataset(torch.arange(640.0)), batch_size=16, num_workers=1, worker_init_fn=prepare
+    )
+    job = planner.attach(epochs=10, model=torch.nn.Linear(1, 1))
+    for epoch, batches in job.epochs(loader):
+        for batch in batches:
+            time.sleep(0.05)
+"""
+
+
+@pytest.mark.torch
+def test_a_signal_to_the_whole_process_group_spares_the_loader_processes(bench: Bench) -> None:
+    processes = bench.start(bench.script(LOADER_SCRIPT))
+    wait_until(lambda: bool(said(bench.events_path(), "steps")), "a step was done")
+    os.killpg(processes[0].pid, signal.SIGTERM)
+    (done,) = bench.finish(processes)
+    assert done.returncode == 75, done.stderr
+    assert done.stdout.startswith("loader process 0\n"), "the script's own start is kept"
+    with pytest.raises(ProcessLookupError):
+        os.killpg(processes[0].pid, 0)

@@ -345,6 +345,43 @@ def test_a_gradient_scaler_is_kept_when_each_step_is_one_batch(
     assert again.get_scale() == 4.0
 
 
+class ClearsByItself(Script):
+    def act(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        self.loss(x, y).backward()
+        self.optimizer.step()
+        self.scheduler.step()
+
+
+def test_gradients_that_the_script_drops_by_itself_are_missed(here: Callable[..., None]) -> None:
+    here(PLANNER_GLOBAL_BATCH=GLOBAL_BATCH, PLANNER_MICRO_BATCH=16)
+    with pytest.raises(sdk.SdkError, match="clears gradients by itself"):
+        ClearsByItself().run()
+    here(PLANNER_GLOBAL_BATCH=GLOBAL_BATCH, PLANNER_MICRO_BATCH=64)
+    script = ClearsByItself().run()
+    assert (script.weights - by_hand(script.seen)).abs().max() < EXACT
+
+
+def test_a_script_that_leaves_its_loop_early_gets_its_signals_back(
+    here: Callable[..., None],
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    here(PLANNER_GLOBAL_BATCH=GLOBAL_BATCH, PLANNER_MICRO_BATCH=16)
+    script = Script()
+    own_step = script.optimizer.step
+    job = script.attach()
+    for _, batches in job.epochs(script.loader):
+        for _, x, y in batches:
+            assert signal.getsignal(signal.SIGTERM) != before
+            script.act(x, y)
+            break
+        break
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert script.optimizer.step is own_step
+    job._courier.close()  # type: ignore[attr-defined]
+
+
 def test_a_probe_repeats_the_slice_and_ends_with_one_tail_and_one_checkpoint(
     here: Callable[..., None], bench: Bench
 ) -> None:

@@ -79,6 +79,7 @@ class Bench:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
+                start_new_session=True,
             )
             for rank in range(workers)
         ]
