@@ -73,7 +73,7 @@ class PlannerApp(App[None]):
     ]
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_palette}
     COMMAND_PALETTE_BINDING = "f30"  # bound through the registry instead
-    NOTIFICATION_TIMEOUT = 8
+    NOTIFICATION_TIMEOUT = 5
 
     def __init__(self, session: Session, *, ascii: bool = False, theme: str | None = None) -> None:
         self._ascii = [AsciiFilter()] if ascii else []

@@ -42,7 +42,7 @@ def _launch(app: PlannerApp, estimate: EstimateResult, option: Option) -> None:
         estimate=estimate, option_id=option.id, max_usd_per_h=option.price.usd_per_h
     )
     services = app.session.services
-    app.notify("Launching. The run belongs to its supervisor, not to this window.")
+    app.notify("Launching. The run will go on without this window.", timeout=3)
     app.call_service(lambda: services.launch(request), partial(_launched, app), group="launch")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -86,17 +85,10 @@ class Stage:
 async def settle(pilot: Pilot[None]) -> None:
     """Until every question that was asked has its answer on the screen."""
     for _ in range(3):
-        await _drawn(pilot)
+        # A delay of 0 waits for the widgets only; without one the pilot waits for an idle process.
+        await pilot.pause(0)
         await pilot.app.workers.wait_for_complete()
-    await _drawn(pilot)
-
-
-async def _drawn(pilot: Pilot[None]) -> None:
-    """Until what is waiting was handled and drawn. Quicker than waiting for an idle process."""
-    for _ in range(2):
-        drawn = asyncio.Event()
-        pilot.app.screen.call_after_refresh(drawn.set)
-        await asyncio.wait_for(drawn.wait(), timeout=30)
+    await pilot.pause(0)
 
 
 async def press(pilot: Pilot[None], *keys: str) -> None:

@@ -173,6 +173,7 @@ async def test_extending_is_noted_as_a_decision(stage: Stage) -> None:
         await press(pilot, "enter", "enter")
         decision = stage.services.view("r-demo1").decisions[-1]
         assert decision.action == "extend deadline +30m00s, cap +$2.50"
+        stage.app.clear_notifications()
         await press(pilot, "5")
         assert "cap +$2.50" in stage.screen_text()
 
@@ -192,6 +193,7 @@ async def test_the_log_opens_filters_and_follows(stage: Stage) -> None:
     async with stage.running() as pilot:
         await to_run(pilot)
         stage.clock.sleep(RUN_TAKES_S)
+        stage.app.clear_notifications()
         await press(pilot, "r", "l")
         text = stage.screen_text()
         assert "epoch 10/10" in text
