@@ -101,4 +101,4 @@ class Boundary:
             )
         self._workers.leave()
         self._courier.close()
-        raise SystemExit(EXIT_STOPPED if saved else EXIT_NOT_SAVED)
+        self._workers.exit(EXIT_STOPPED if saved else EXIT_NOT_SAVED)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from planner.sdk.errors import SdkError
 
@@ -15,6 +17,7 @@ class Workers:
     def __init__(self, rank: int, count: int) -> None:
         self.rank = rank
         self.count = count
+        self._code: int | None = None
         self._torch: Any = sys.modules.get("torch")
         self._dist: Any = self._torch.distributed if self._torch is not None else None
         if count == 1:
@@ -28,6 +31,7 @@ class Workers:
             raise SdkError(
                 f"WORLD_SIZE is {count}, but the process group has {self._dist.get_world_size()}"
             )
+        atexit.register(self._end)
 
     @property
     def leads(self) -> bool:
@@ -63,6 +67,20 @@ class Workers:
         if self.count > 1 and self._dist.is_initialized():
             self.highest([0])
             self._dist.destroy_process_group()
+
+    def exit(self, code: int) -> NoReturn:
+        """End the script with this exit code, whatever native threads do at the very end."""
+        self._code = code
+        raise SystemExit(code)
+
+    def _end(self) -> None:
+        # Registered at attach, hence after whatever the script registers later. A thread of the
+        # communication library that still lives when its objects are destroyed aborts the process
+        # ("terminate called without an active exception"), and the exit code is lost.
+        if self._code is not None:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self._code)
 
     def _device(self) -> Any:
         return "cuda" if self._dist.get_backend() == "nccl" else "cpu"

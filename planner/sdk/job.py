@@ -220,7 +220,7 @@ class TrainingJob(Job):
             self._courier.say("probe_finished", steps=self._keeper.at.step)
         self._workers.leave()
         self._courier.close()
-        raise SystemExit(EXIT_FINISHED)
+        self._workers.exit(EXIT_FINISHED)
 
     def _finish(self) -> None:
         saved = self._keeper.save("end")
