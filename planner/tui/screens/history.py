@@ -20,7 +20,7 @@ from planner.services.api import Comparison, RunSummary
 from planner.tui.actions import bindings_of
 from planner.tui.run_feed import over
 from planner.tui.screens.base import PlannerScreen
-from planner.tui.text import percent, row, short_option, state_mark, time_of_day, wrap
+from planner.tui.text import percent, row, short_option, state_mark, wrap
 from planner.tui.widgets.comparison import comparison_lines
 from planner.tui.widgets.pane import Pane
 from planner.tui.widgets.table import Cells, Column, LetterTable, Table
@@ -29,9 +29,8 @@ COLUMNS = (
     Column(key="state", label=" ", width=1),
     Column(key="id", label="run", width=8),
     Column(key="when", label="when", width=11),
-    Column(key="name", label="name", width=14, wide=True),
+    Column(key="name", label="name", width=12, wide=True),
     Column(key="option", label="option, batch", width=0),
-    Column(key="end", label="end", width=8, wide=True),
     Column(key="planned", label="planned", width=7, align="right"),
     Column(key="range", label="90 %", width=16, wide=True),
     Column(key="real", label="real", width=7, align="right"),
@@ -66,7 +65,6 @@ def run_cells(run: RunSummary, now: datetime) -> Cells:
         day_text(run.created_at, now),
         run.name,
         short_option(run.option_text),
-        time_of_day(run.ended_at) if run.ended_at else "-",
         format_duration(run.predicted_total_s.p50),
         f"[{format_duration(low)}-{format_duration(high)}]",
         "-" if run.total_s is None else format_duration(run.total_s),

@@ -31,7 +31,8 @@ def _go(app: PlannerApp) -> None:
     app.farewell = []
 
     def say(runs: tuple[RunSummary, ...]) -> None:
-        app.farewell = farewell(runs)
+        # A demo's run ends with the app: there is nothing to come back to.
+        app.farewell = [] if app.session.demo else farewell(runs)
         app.exit()
 
     app.call_service(

@@ -122,7 +122,7 @@ class RunsScreen(PlannerScreen):
             return
         self._paint_run(view)
         money = self.query_one("#money", Pane)
-        money.draw(lambda width, _: run_text.money_lines(view, width))
+        money.draw(lambda width, height: run_text.money_lines(view, width, height))
         self._paint_guard(view)
         log = self.query_one(LogView)
         if self._feed.lines:

@@ -88,8 +88,9 @@ class KeyBar(Widget):
 
     def _item(self, action: Action, label: str) -> Content:
         keys = self._keymap.keys(action)
-        item = Content.assemble((keys[0] if keys else "-", "bold $key"), " ", (label, "$soft"))
-        return item.stylize(f"@click=app.do('{action.name}')")
+        # Only the word is a link: a link's colour would take the place of the key's.
+        word = Content(label).stylize(f"@click=app.do('{action.name}')")
+        return Content.assemble((keys[0] if keys else "-", "bold $key"), " ", word)
 
 
 class TooSmall(Widget):

@@ -38,7 +38,7 @@ def columns(goal: Goal) -> tuple[Column, ...]:
     return (
         Column(key="#", label="#", width=2, align="right"),
         Column(key="front", label=" ", width=1),
-        Column(key="option", label="option", width=9),
+        Column(key="option", label="option", width=8, width_wide=9),
         Column(key="where", label="where", width=10, wide=True),
         Column(key="batch", label="batch", width=5, align="right"),
         Column(key="price", label="$/h", width=7, align="right", wide=True),

@@ -34,7 +34,7 @@ LABEL = 10
 
 DECISION_COLUMNS = (
     Column(key="at", label="time", width=8),
-    Column(key="action", label="action", width=22, width_wide=30),
+    Column(key="action", label="action", width=24, width_wide=30),
     Column(key="why", label="why", width=0),
     Column(key="expected", label="expected", width=14, wide=True),
     Column(key="measured", label="measured", width=14, wide=True),
@@ -141,11 +141,30 @@ def checkpoint_line(view: RunView) -> Content:
     if at is None:
         return pair("saved", ("no checkpoint yet", "$soft"), width=LABEL)
     size = f", {format_bytes(view.last_checkpoint_bytes)}" if view.last_checkpoint_bytes else ""
-    return pair("saved", f"checkpoint {time_of_day(at, seconds=True)}{size}", width=LABEL)
+    return pair("saved", f"at {time_of_day(at, seconds=True)}{size}", width=LABEL)
 
 
-def money_lines(view: RunView, width: int) -> Iterable[Content]:
-    """Spent and expected, elapsed and left, and the chances."""
+def money_lines(view: RunView, width: int, height: int) -> list[Content]:
+    """Spent and expected, elapsed and left, and the chances; the plan where there is room."""
+    found = list(_money_lines(view, width))
+    plan = list(_plan_lines(view))
+    return [*found, Content(), *plan] if len(found) + len(plan) < height else found
+
+
+def _plan_lines(view: RunView) -> Iterable[Content]:
+    option = view.plan.option
+    if not over(view.summary.state):
+        yield pair("plan", time_interval(option.total_s).strip(), width=LABEL)
+        yield pair("", money_interval(option.cost_usd).strip(), width=LABEL)
+    yield pair(
+        "limits",
+        f"{rate(view.plan.max_usd_per_h)} at most",
+        (f"  {view.plan.retries} retries", "$soft"),
+        width=LABEL,
+    )
+
+
+def _money_lines(view: RunView, width: int) -> Iterable[Content]:
     summary, goal = view.summary, view.plan.goal
     cap = summary.budget_usd
     of_cap = f"  of {format_money(cap)} cap" if cap is not None else "  no cap"
