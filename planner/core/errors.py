@@ -82,6 +82,12 @@ class NotFoundError(UsageError):
     default_code = "usage.not_found"
 
 
+class TransitionError(UsageError):
+    """A run was asked to make a move that its state does not allow."""
+
+    default_code = "run.transition"
+
+
 class InfeasibleError(PlannerError):
     """No option meets the goal at the confidence that was asked for."""
 
@@ -162,9 +168,3 @@ class CleanupError(PlannerError):
 
     default_code = "cleanup"
     exit_code = ExitCode.CLEANUP
-
-
-class TransitionError(PlannerError):
-    """A run was asked to make a move that its state does not allow."""
-
-    default_code = "run.transition"
