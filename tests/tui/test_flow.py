@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import pytest
+from support.fake_services import FakeServices, view
 from support.tui import RUN_TAKES_S, WIDE, Stage, press, settle, to_options, to_run
 
-from planner.core.types import RunState
+from planner.core.types import EstimateResult, RunState
 
 pytestmark = pytest.mark.asyncio
 
@@ -208,15 +212,44 @@ async def test_the_log_opens_filters_and_follows(stage: Stage) -> None:
         assert "epoch 10/10" in stage.screen_text()
 
 
-async def test_leaving_while_a_run_goes_on_says_how_to_come_back(stage: Stage) -> None:
+async def test_leaving_while_a_run_goes_on_says_how_to_come_back() -> None:
+    services = FakeServices()
+    services.summaries = (view().summary, view(RunState.DONE).summary)
+    stage = Stage(services)
+    async with stage.running() as pilot:
+        await press(pilot, "q")
+    assert stage.app.farewell == ["r-7f3k (nightly) goes on; planner attach r-7f3k shows it again."]
+
+
+async def test_leaving_the_demo_promises_nothing(stage: Stage) -> None:
     async with stage.running() as pilot:
         await to_run(pilot)
-        stage.clock.sleep(RUN_TAKES_S / 2)
-        await pilot.press("q")
-        await settle(pilot)
-    assert stage.app.farewell == [
-        "r-demo1 (digits) goes on; planner attach r-demo1 shows it again."
-    ]
+        await press(pilot, "q")
+    assert stage.app.farewell == []
+
+
+async def test_leaving_while_probes_run_asks_first() -> None:
+    waits = threading.Event()
+
+    class Slow(FakeServices):
+        def estimate(self, *args: Any, **kwargs: Any) -> EstimateResult:
+            waits.wait(20)
+            return super().estimate(*args, **kwargs)
+
+    stage = Stage(Slow())
+    async with stage.running() as pilot:
+        await pilot.press("enter", "q")
+        await pilot.pause()
+        assert "Leave while probes are running?" in stage.screen_text()
+        await pilot.press("enter")
+        await pilot.pause()
+        assert stage.app.is_running
+        assert "Leave while probes" not in stage.screen_text()
+        assert not stage.app.session.board.stopping
+        await pilot.press("q", "y")
+        await pilot.pause()
+        assert stage.app.session.board.stopping
+        waits.set()
 
 
 async def test_history_filters_sorts_and_shows_calibration(stage: Stage) -> None:
