@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from planner.core.clock import Clock, SystemClock
-from planner.core.errors import BudgetStopError, UsageError
+from planner.core.errors import BudgetStopError, TransitionError, UsageError
 from planner.core.events import Event, EventSink
 from planner.core.types import EstimateResult, Goal, JobSpec, Plan, ResourceConfig, RunState
 from planner.services.api import (
@@ -277,5 +277,5 @@ class LiveServices:
                 journal.close()
 
 
-def _refused(run_id: str, what: str, hint: str) -> UsageError:
-    return UsageError(f"run {run_id} {what}", hint=hint, code="run.transition")
+def _refused(run_id: str, what: str, hint: str) -> TransitionError:
+    return TransitionError(f"run {run_id} {what}", hint=hint)
