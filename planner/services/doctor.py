@@ -127,9 +127,11 @@ def _terminal() -> Check:
     if not sys.stdout.isatty():
         return Check(id="terminal", state="skip", text="output is not a terminal")
     columns, rows = shutil.get_terminal_size()
-    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    # The app puts something of its own in the place of stdout, which has no encoding.
+    named = getattr(sys.stdout, "encoding", None) or getattr(sys.__stdout__, "encoding", None)
+    encoding = (named or "").lower().replace("-", "")
     colour = "no colour" if os.environ.get("NO_COLOR") else _colours(os.environ)
-    text = f"{columns}x{rows}, {colour}, {sys.stdout.encoding}"
+    text = f"{columns}x{rows}, {colour}, {named or 'unknown encoding'}"
     if os.environ.get("TERM") in ("dumb", ""):
         fix = "set TERM, for example to xterm-256color"
         return Check(id="terminal", state="warn", text=f"{text}, TERM is dumb", fix=fix)

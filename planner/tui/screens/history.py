@@ -198,7 +198,8 @@ class HistoryScreen(PlannerScreen):
         by_id = {run.id: run for run in self._matching(runs)}
         now = self.session.now()
         spent = sum(run.spent_usd for run in runs)
-        words = ["runs", f"{len(runs)} of them, {format_money(spent)} spent"]
+        number = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+        words = [f"{number}, {format_money(spent)} spent"]
         if self._filter:
             words.append(f"filter: {self._filter}")
         name = SORTS[self._sort][0]

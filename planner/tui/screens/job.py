@@ -52,8 +52,8 @@ class JobScreen(PlannerScreen):
         with Horizontal(id="top"):
             yield FocusPane("job", id="form")
             with Vertical(id="goal", classes="pane"):
-                yield from self._field("deadline", _deadline_text(goal), "none, or 6h, 17:40")
-                yield from self._field("budget", _budget_text(goal), "none, or 40")
+                yield from self._field("deadline", _deadline_text(goal), "6h or 17:40")
+                yield from self._field("budget", _budget_text(goal), "40")
                 yield Slider(
                     CONFIDENCES, goal.confidence, percent, label="confidence", id="confidence"
                 )

@@ -27,6 +27,7 @@ from planner.tui.text import (
     wrap,
 )
 from planner.tui.widgets.bars import progress
+from planner.tui.widgets.option_text import warning_lines
 from planner.tui.widgets.pane import Pane
 from planner.tui.widgets.table import Cells, Column, LetterTable, Table
 
@@ -202,19 +203,17 @@ class ProbesScreen(PlannerScreen):
             pane.say("empty", "Nothing yet: the first finished probe shows here what it means.")
             return
         pane.head("what the probes say")
-        pane.show([*self._ending(board), *finding_lines(done)])
-
-    def _ending(self, board: ProbeBoard) -> Iterable[Content]:
-        estimate = self.session.estimate
-        if board.state in ("done", "stopped") and estimate is not None:
-            feasible = sum(o.feasible for o in estimate.options)
-            yield row(
-                ("enter", "bold $key"),
-                f"  {len(estimate.options)} options, ",
-                (f"{feasible} of them feasible", "bold"),
-            )
-            for warning in estimate.warnings:
-                yield row(("! ", "bold $warn"), warning.text)
+        estimate = self.session.estimate if board.state in ("done", "stopped") else None
+        if estimate is None:
+            pane.show(finding_lines(done))
+            return
+        feasible = sum(option.feasible for option in estimate.options)
+        first = row(
+            ("enter", "bold $key"),
+            f"  {len(estimate.options)} options, ",
+            (f"{feasible} of them feasible", "bold"),
+        )
+        pane.draw(lambda width, _: [first, *finding_lines(done), *warning_lines(estimate, width)])
 
     # ---- actions ---------------------------------------------------------------------------
 

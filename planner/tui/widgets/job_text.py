@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from pathlib import Path
 
 from textual.content import Content
 
@@ -38,7 +39,7 @@ def _job_lines(job: JobSpec, width: int, *, knob_lines: int) -> Iterable[Content
     for index, line in enumerate(command[:3]):
         yield pair("command" if index == 0 else "", line)
     images = (f"  {count(job.samples)} samples", "$soft") if job.samples else ""
-    yield pair("data", job.data or ("none that planner can slice", "$soft"), images)
+    yield pair("data", _data(job, value_width - len(images[0] if images else "")), images)
     probe = job.probe
     sliced = f"{percent(probe.slice_fraction)} of the data" if job.data else "all of it"
     yield pair("slice", f"{sliced}, {probe.steps} steps")
@@ -62,6 +63,15 @@ def _job_lines(job: JobSpec, width: int, *, knob_lines: int) -> Iterable[Content
 def _command_text(command: Sequence[str]) -> str:
     """The command as one would type it; `{placeholders}` are left as they are in the job file."""
     return " ".join(a if a.startswith("{") and a.endswith("}") else shlex.quote(a) for a in command)
+
+
+def _data(job: JobSpec, width: int) -> Part:
+    """The data's path, from the job's folder where it is in there; else its end, when too long."""
+    if job.data is None:
+        return ("none that planner can slice", "$soft")
+    path = Path(job.data)
+    text = str(path.relative_to(job.workdir)) if path.is_relative_to(job.workdir) else job.data
+    return text if len(text) <= width else f"…{text[len(text) - width + 1 :]}"
 
 
 def _work(job: JobSpec) -> list[Part]:

@@ -40,7 +40,7 @@ class LogView(Speaking, ScrollView, can_focus=True):
         self._all: Sequence[LogLine] = ()
         self._shown: list[LogLine] = []
         self._filter = ""
-        self._ranks = False
+        self._ranks = self._timed = False
         self._following = True
         self._head()
 
@@ -56,6 +56,7 @@ class LogView(Speaking, ScrollView, can_focus=True):
             return
         self._all = lines
         self.say_nothing()
+        self._timed = any(line.at is not None for line in lines)
         self._ranks = len({line.rank for line in lines if line.rank is not None}) > 1
         self._apply()
 
@@ -121,7 +122,8 @@ class LogView(Speaking, ScrollView, can_focus=True):
         return strips[0] if strips else Strip.blank(width)
 
     def _line(self, line: LogLine) -> Content:
-        at = f"{time_of_day(line.at, seconds=True)} " if line.at else ""
+        # A job's own lines carry no time, unless a recording knows it.
+        at = f"{time_of_day(line.at, seconds=True)} " if line.at else " " * 9 * self._timed
         rank = f"{line.rank}: " if self._ranks and line.rank is not None else ""
         text = line.text.replace("\t", "    ")
         if line.source == "planner":

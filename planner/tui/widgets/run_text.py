@@ -10,7 +10,7 @@ from textual.content import Content
 from planner.core.types import Decision, RunState
 from planner.core.units import format_bytes, format_duration, format_money
 from planner.services.api import RunView, Series
-from planner.tui.run_feed import over
+from planner.tui.run_feed import over, resumable
 from planner.tui.text import (
     Part,
     count,
@@ -190,7 +190,7 @@ def _money_lines(view: RunView, width: int) -> Iterable[Content]:
     else:
         yield pair("deadline", ("none", "$soft"), width=LABEL)
     if view.attempts > 1:
-        resumed = ("  went on from a checkpoint", "$soft")
+        resumed = ("  from a checkpoint", "$soft")
         yield pair("attempt", f"{view.attempts}", resumed, width=LABEL)
 
 
@@ -202,14 +202,16 @@ def _chance_of_cap(view: RunView) -> list[Part]:
 
 
 def _at_end(view: RunView) -> list[Part]:
+    if resumable(view.summary.state):
+        return [("nothing is spent meanwhile", "$soft")]
     if view.cost_at_end_usd is None:
         return [("known after the first steps", "$soft")]
     return [money_interval(view.cost_at_end_usd).strip()]
 
 
 def _ends(view: RunView, width: int) -> list[Part]:
-    if view.summary.state in (RunState.PAUSED, RunState.FAILED, RunState.STOPPED_BY_CAP):
-        return [("stands still; p resumes it", "$warn")]
+    if resumable(view.summary.state):
+        return [("p resumes it", "$warn")]
     if view.eta_s is None:
         return [("known after the first steps", "$soft")]
     low, high = view.eta_s.interval()
