@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from planner.core.clock import Clock, SystemClock
-from planner.core.errors import BudgetStopError, TransitionError, UsageError
+from planner.core.errors import BudgetStopError, TransitionError
 from planner.core.events import Event, EventSink
 from planner.core.types import EstimateResult, Goal, JobSpec, Plan, ResourceConfig, RunState
 from planner.services.api import (
