@@ -57,6 +57,12 @@ class Session:
         """What time it is."""
         return self.clock.now()
 
+    def deadline_left_s(self, goal: Goal) -> float | None:
+        """What is left until the deadline; None without one. It counts from when it was stated."""
+        if goal.deadline_at is None:
+            return goal.deadline_s
+        return max((goal.deadline_at - self.now()).total_seconds(), 0.0)
+
     @property
     def shown(self) -> EstimateResult | None:
         """The estimate to show: what is tried out, or else the real one."""

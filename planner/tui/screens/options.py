@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from textual import on
@@ -15,7 +16,14 @@ from planner.core.units import format_money
 from planner.tui import estimating
 from planner.tui.actions import bindings_of
 from planner.tui.screens.base import PlannerScreen
-from planner.tui.text import count, money_interval, percent, probability, short_duration
+from planner.tui.text import (
+    count,
+    money_interval,
+    percent,
+    probability,
+    short_duration,
+    time_of_day,
+)
 from planner.tui.widgets import option_text
 from planner.tui.widgets.front_chart import FrontChart
 from planner.tui.widgets.pane import Pane
@@ -92,7 +100,8 @@ class OptionsScreen(PlannerScreen):
         if estimate is None:
             self._say_why_empty(table)
             return
-        table.columns = option_text.columns(estimate.goal)
+        goal = replace(estimate.goal, deadline_s=self.session.deadline_left_s(estimate.goal))
+        table.columns = option_text.columns(goal)
         if not estimate.options:
             table.say("empty", estimate.recommendation.text, "Look at the probes: 2.")
             return
@@ -122,7 +131,8 @@ class OptionsScreen(PlannerScreen):
         goal = estimate.goal
         words = [self.session.job_name]
         if goal.deadline_s is not None:
-            words.append(f"deadline {short_duration(goal.deadline_s)}")
+            at = f" → {time_of_day(goal.deadline_at)}" if goal.deadline_at else ""
+            words.append(f"deadline {short_duration(goal.deadline_s)}{at}")
         if goal.budget_usd is not None:
             words.append(f"budget {format_money(goal.budget_usd)}")
         words.append(f"level {percent(goal.confidence)}")
@@ -172,9 +182,8 @@ class OptionsScreen(PlannerScreen):
         shown = [o for o in estimate.options if o.feasible or self._infeasible]
         # Where there is room the front comes first and `v` brings the strip; else the reverse.
         full = (self._view == "front") != (self.wide and self.tall)
-        chart.picture(
-            shown or estimate.options, estimate.goal, estimate.recommendation.option_id, full=full
-        )
+        goal = replace(estimate.goal, deadline_s=self.session.deadline_left_s(estimate.goal))
+        chart.picture(shown or estimate.options, goal, estimate.recommendation.option_id, full=full)
         why = self.query_one("#why", Pane)
         picked = option is not None and option.id == estimate.recommendation.option_id
         number = "-" if option is None else str(option.rank)

@@ -30,7 +30,9 @@ def columns(goal: Goal) -> tuple[Column, ...]:
     """The table's columns; the chance to meet the deadline stands left of the intervals."""
     time_label, cost_label = "P(time)", "P(cost)"
     if goal.deadline_s is not None:
-        label = f"P(≤{short_duration(goal.deadline_s)})"
+        # Seconds say nothing in a heading, and would change while one reads.
+        seconds = goal.deadline_s if goal.deadline_s < 600 else round(goal.deadline_s / 60) * 60
+        label = f"P(≤{short_duration(seconds)})"
         time_label = label if len(label) <= 9 else time_label
     if goal.budget_usd is not None:
         label = f"P(≤${goal.budget_usd:g})"
