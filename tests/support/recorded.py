@@ -132,7 +132,7 @@ def _probe(workers: int, micro_batch: int) -> ProbeResult:
 
 
 def sample_estimate() -> EstimateResult:
-    """Five options, two of them on the front, two infeasible; three probes; one warning."""
+    """Five options, two of them on the front, one infeasible; three probes; one warning."""
     options, pick = build_options([_candidate(*shape) for shape in SHAPES], WORK, GOAL, NOW)
     probes = tuple(_probe(*shape) for shape in PROBED)
     return EstimateResult(

@@ -69,17 +69,17 @@ async def test_the_cursor_explains_why_an_option_was_not_picked(stage: Stage) ->
     async with stage.running() as pilot:
         await to_options(pilot)
         assert "why 1" in stage.screen_text()
-        await press(pilot, "down")
+        await press(pilot, "down", "down")
         text = stage.screen_text()
         assert "why not" in text
-        assert "dearer than option 1" in text
+        assert "52s faster and $0.0061 dearer than option 1" in text
 
 
 async def test_infeasible_options_are_hidden_until_asked_for(stage: Stage) -> None:
     async with stage.running(WIDE) as pilot:
         await to_options(pilot)
         text = stage.screen_text()
-        assert "2 infeasible hidden" in text
+        assert "1 infeasible hidden" in text
         assert " late " not in text
         await press(pilot, "i", "end")
         text = stage.screen_text()
@@ -266,4 +266,6 @@ async def test_history_filters_sorts_and_shows_calibration(stage: Stage) -> None
         assert "r-6c1a" not in text
         await press(pilot, "enter")
         assert stage.tab == "runs"
-        assert "r-7f3k" in stage.screen_text()
+        text = stage.screen_text()
+        assert "r-7f3k" in text
+        assert "test accuracy 0.972" in text  # the end of its log, not the beginning

@@ -285,6 +285,8 @@ def _budget_text(goal: Goal) -> str:
 
 
 def _with_deadline(goal: Goal, text: str, screen: PlannerScreen) -> Goal:
+    if text == _deadline_text(goal):
+        return goal  # the same words again: the deadline still counts from when it was stated
     if not text:
         return replace(goal, deadline_s=None, deadline_at=None)
     seconds, at = parse_deadline(text, screen.session.now())

@@ -17,10 +17,12 @@ from planner.tui import estimating
 from planner.tui.actions import bindings_of
 from planner.tui.screens.base import PlannerScreen
 from planner.tui.text import (
+    batch_text,
     count,
     money_interval,
     percent,
     probability,
+    resources_text,
     short_duration,
     time_of_day,
 )
@@ -209,7 +211,8 @@ class OptionsScreen(PlannerScreen):
         same = was is not None and was.recommendation.option_id == pick.id
         change = " (unchanged)" if same else " (another pick)"
         chance = "" if pick.p_deadline is None else f", P(time) {probability(pick.p_deadline)}"
-        return f"pick {pick.rank}, {money_interval(pick.cost_usd).strip()}{chance}{change}"
+        what = f"{resources_text(pick.resources)}, batch {batch_text(pick.knobs)}"
+        return f"{what}: {money_interval(pick.cost_usd).strip()}{chance}{change}"
 
     def _cursor(self, estimate: EstimateResult) -> Option | None:
         return estimate.option(self.query_one(Table).cursor_key or "")

@@ -34,6 +34,7 @@ def comparison_lines(comparison: Comparison, width: int) -> Iterable[Content]:
         head.append((name[: cell - 1].rjust(cell), "bold"))
     yield row(*head, ("change".rjust(CHANGE_WIDTH), "bold $soft"))
     known = [item for item in comparison.rows if any(v is not None for v in item.values)]
+    known.sort(key=_importance)
     same = [item for item in known if _is_same(item)]
     for item in known:
         if item not in same:
@@ -43,6 +44,14 @@ def comparison_lines(comparison: Comparison, width: int) -> Iterable[Content]:
         alike.insert(0, "the work")
     if alike:
         yield from wrap(f"the same: {', '.join(alike)}", width, style="$soft", indent="  ")
+
+
+def _importance(item: ComparisonRow) -> int:
+    """What a person asks first comes first: how long, how dear, how good."""
+    if item.name.startswith("metric "):
+        return 3
+    first = ("option", "time", "cost")
+    return first.index(item.name) if item.name in first else 4
 
 
 def _is_same(item: ComparisonRow) -> bool:

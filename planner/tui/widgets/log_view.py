@@ -71,7 +71,8 @@ class LogView(Speaking, ScrollView, can_focus=True):
         self._shown = [line for line in self._all if wanted in line.text.lower()]
         self.virtual_size = Size(self.size.width, len(self._shown))
         if self._following:
-            self.scroll_to(y=max(len(self._shown) - self.size.height, 0), animate=False)
+            # Forced, since a scroll bar that has yet to appear would stop it.
+            self.scroll_end(animate=False, force=True, x_axis=False)
         self._head()
         self.refresh()
 

@@ -113,7 +113,8 @@ def _charted(view: RunView) -> Iterable[tuple[str, str]]:
         if name in view.series:
             yield label, name
     known = {"samples_per_s", *(name for _, name in named)}
-    logged = sorted(set(view.series) - known, key=lambda n: (n != "loss", "loss" in n, n))
+    # What is logged often says more as a line than what comes once.
+    logged = sorted(set(view.series) - known, key=lambda n: (-len(view.series[n].values), n))
     for name in logged:
         yield fit(name.replace("_", " "), LABEL - 1), name
 
@@ -147,15 +148,14 @@ def checkpoint_line(view: RunView) -> Content:
 def money_lines(view: RunView, width: int, height: int) -> list[Content]:
     """Spent and expected, elapsed and left, and the chances; the plan where there is room."""
     found = list(_money_lines(view, width))
-    plan = list(_plan_lines(view))
-    return [*found, Content(), *plan] if len(found) + len(plan) < height else found
+    plan = [] if over(view.summary.state) else list(_plan_lines(view))
+    return [*found, Content(), *plan] if plan and len(found) + len(plan) < height else found
 
 
 def _plan_lines(view: RunView) -> Iterable[Content]:
     option = view.plan.option
-    if not over(view.summary.state):
-        yield pair("plan", time_interval(option.total_s).strip(), width=LABEL)
-        yield pair("", money_interval(option.cost_usd).strip(), width=LABEL)
+    yield pair("plan", time_interval(option.total_s).strip(), width=LABEL)
+    yield pair("", money_interval(option.cost_usd).strip(), width=LABEL)
     yield pair(
         "limits",
         f"{rate(view.plan.max_usd_per_h)} at most",

@@ -160,9 +160,9 @@ class Table(Speaking, ScrollView, can_focus=True):
         body = max(self.size.height - 1, 1)
         top = int(self.scroll_offset.y)
         if new < top:
-            self.scroll_to(y=new, animate=False)
+            self.scroll_to(y=new, animate=False, force=True)
         elif new >= top + body:
-            self.scroll_to(y=new - body + 1, animate=False)
+            self.scroll_to(y=new - body + 1, animate=False, force=True)
         self.refresh()
         self.post_message(self.Moved(self, self._keys[new]))
 
