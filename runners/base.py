@@ -91,12 +91,16 @@ class Handle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStatus:
-    """One worker. `exit_code` is negative for a signal, None while it runs or when unknown."""
+    """One worker. `exit_code` is negative for a signal, None while it runs or when unknown.
+
+    `ended_t` is when it ended, in Unix seconds; None while it runs or when nobody knows.
+    """
 
     rank: int
     state: WorkerState
     exit_code: int | None = None
     reason: str | None = None
+    ended_t: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

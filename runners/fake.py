@@ -119,9 +119,12 @@ class FakeRunner:
         job = self._advance(handle)
         code = job.state.exit_code
         state = WorkerState.RUNNING if code is None else WorkerState.EXITED
+        ended_t = None if code is None else job.state.t
         ranks = range(job.order.workers)
         return Status(
-            workers=tuple(WorkerStatus(rank=r, state=state, exit_code=code) for r in ranks)
+            workers=tuple(
+                WorkerStatus(rank=r, state=state, exit_code=code, ended_t=ended_t) for r in ranks
+            )
         )
 
     def signal(self, handle: Handle, signal: Signal) -> None:

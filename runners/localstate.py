@@ -55,10 +55,10 @@ def status(launch: Launch) -> Status:
     # In this order: a worker that ends in between is then seen as running, not as lost.
     running = [launch.here and worker.alive() for worker in launch.workers]
     kept = launch.here and launch.keeper.alive()
-    codes = _exit_codes(launch)
+    exits = _exits(launch)
     workers = (
-        _worker_status(launch, rank, code=code, running=alive or kept)
-        for rank, (code, alive) in enumerate(zip(codes, running, strict=True))
+        _worker_status(launch, rank, end=end, running=alive or kept)
+        for rank, (end, alive) in enumerate(zip(exits, running, strict=True))
     )
     return Status(workers=tuple(workers))
 
@@ -76,10 +76,15 @@ def require_rebooted(launch: Launch, host: str) -> None:
         )
 
 
-def _worker_status(launch: Launch, rank: int, *, code: int | None, running: bool) -> WorkerStatus:
-    if code is not None:
+def _worker_status(
+    launch: Launch, rank: int, *, end: tuple[int, float] | None, running: bool
+) -> WorkerStatus:
+    if end is not None:
+        code, ended_t = end
         reason = _signal_text(-code) if code < 0 else None
-        return WorkerStatus(rank=rank, state=WorkerState.EXITED, exit_code=code, reason=reason)
+        return WorkerStatus(
+            rank=rank, state=WorkerState.EXITED, exit_code=code, reason=reason, ended_t=ended_t
+        )
     if running:
         return WorkerStatus(rank=rank, state=WorkerState.RUNNING)
     if launch.here:
@@ -89,13 +94,18 @@ def _worker_status(launch: Launch, rank: int, *, code: int | None, running: bool
     return WorkerStatus(rank=rank, state=WorkerState.LOST, reason=reason)
 
 
-def _exit_codes(launch: Launch) -> list[int | None]:
+def _exits(launch: Launch) -> list[tuple[int, float] | None]:
+    """Exit code and Unix time of each worker's end, as its keeper wrote them down."""
     try:
         text = (Path(launch.attempt_dir) / EXITS_NAME).read_text()
     except FileNotFoundError:
         text = ""  # the attempt folder was removed: nothing is known of the ends
     records = (text[i * EXIT_WIDTH : (i + 1) * EXIT_WIDTH] for i in range(len(launch.workers)))
-    return [int(record.split()[0]) if record.strip() else None for record in records]
+    return [_exit_of(record.split()) for record in records]
+
+
+def _exit_of(words: list[str]) -> tuple[int, float] | None:
+    return (int(words[0]), float(words[1])) if words else None
 
 
 def _signal_text(number: int) -> str:

@@ -77,6 +77,8 @@ class RunRecord:
             continued later, or without a supervisor.
         attempt: The current launch, counted from 1; 0 before the first.
         holding: Whether resources are held, as far as the journal knows.
+        spent_at: Until when spend is counted: the time of the last event that carries money.
+        ended_at: When it came to rest: as the event says, since nobody may have watched.
         stop_reason: Why the run was last asked to stop.
         times_s: Where the time of all ended attempts went, by name.
         command_ids: Requests already carried out.
@@ -101,6 +103,7 @@ class RunRecord:
     usd_per_h: float = 0.0
     price_source: str | None = None
     spent_microusd: int = 0
+    spent_at: datetime | None = None
     held_s: float = 0.0
     budget_microusd: int | None = None
     deadline_at: datetime | None = None
@@ -177,7 +180,7 @@ class RunRecord:
             return
         was_resting, self.state = self.ended, state
         if self.ended and not was_resting:
-            self.idle_since = self.ended_at = event.ts
+            self.idle_since = self.ended_at = _time(event.data.get("ended_at")) or event.ts
         elif was_resting and not self.ended:
             if self.idle_since is not None:
                 self.idle_s += (event.ts - self.idle_since).total_seconds()
@@ -191,31 +194,34 @@ class RunRecord:
         self.budget_microusd = _whole(data.get("budget_microusd"))
         self.deadline_at = _time(data.get("deadline_at"))
 
-    def _provisioning(self, _event: Event, data: Mapping[str, Any]) -> None:
+    def _provisioning(self, event: Event, data: Mapping[str, Any]) -> None:
         self.attempt = _whole(data.get("attempt")) or self.attempt
         self.attempt_first_step = None
+        self.acquired_at = None
+        self.spent_at = event.ts
 
     def _acquired(self, event: Event, data: Mapping[str, Any]) -> None:
         self.holding = True
-        self.acquired_at = event.ts
+        self.acquired_at = self.spent_at = event.ts
         self._price(event, data)
 
     def _price(self, _event: Event, data: Mapping[str, Any]) -> None:
         self.usd_per_h = _number(data.get("usd_per_h")) or 0.0
         self.price_source = data.get("source", self.price_source)
 
-    def _released(self, _event: Event, data: Mapping[str, Any]) -> None:
+    def _released(self, event: Event, data: Mapping[str, Any]) -> None:
         self.holding = False
         self.released_attempt = _whole(data.get("attempt")) or self.released_attempt
-        self._money(data)
+        self._money(event, data)
         self.held_s += _number(data.get("held_s")) or 0.0
         for name, value in _mapping(data.get("times_s")).items():
             if (seconds := _number(value)) is not None:
                 self.times_s[name] = self.times_s.get(name, 0.0) + seconds
 
-    def _money(self, data: Mapping[str, Any]) -> None:
+    def _money(self, event: Event, data: Mapping[str, Any]) -> None:
         spent = _whole(data.get("spent_microusd"))
         if spent is not None:
+            self.spent_at = event.ts
             self.spent_microusd = max(self.spent_microusd, spent)
 
     def _started(self, event: Event, _data: Mapping[str, Any]) -> None:
@@ -229,7 +235,7 @@ class RunRecord:
         self.attempt_first_step = step
 
     def _progress(self, event: Event, data: Mapping[str, Any]) -> None:
-        self._money(data)
+        self._money(event, data)
         self.step = _keep(_whole(data.get("step")), self.step)
         self.epoch = _keep(_whole(data.get("epoch")), self.epoch)
         self.samples = _keep(_whole(data.get("samples")), self.samples)
@@ -286,8 +292,8 @@ class RunRecord:
     def _stopping(self, _event: Event, data: Mapping[str, Any]) -> None:
         self.stop_reason = data.get("reason", self.stop_reason)
 
-    def _finished(self, _event: Event, data: Mapping[str, Any]) -> None:
-        self._money(data)
+    def _finished(self, event: Event, data: Mapping[str, Any]) -> None:
+        self._money(event, data)
         self.reason = data.get("reason")
         self.failure_log = tuple(str(line) for line in _list(data.get("log")))
         self.exit_codes = tuple(_whole(code) for code in _list(data.get("exit_codes")))

@@ -200,6 +200,80 @@ def test_a_job_that_finishes_while_it_is_being_paused_is_done(tmp_path):
     assert case.states() == ["planned", "provisioning", "running", "stopping", "done"]
 
 
+def test_a_script_that_leaves_with_0_when_told_to_is_paused_not_done(tmp_path):
+    for number, (action, state) in enumerate(
+        [("pause", RunState.PAUSED), ("cancel", RunState.CANCELLED)]
+    ):
+        (tmp_path / str(number)).mkdir()
+        case = make_case(tmp_path / str(number))
+        poll = case.runner.poll
+
+        def polled(handle, poll=poll):
+            status = poll(handle)
+            ended = [replace(w, exit_code=0) if w.exit_code == 75 else w for w in status.workers]
+            return replace(status, workers=tuple(ended))
+
+        case.runner.poll = polled
+        case.clock.at(50, lambda case=case, action=action: case.send(action))
+        assert case.go() is state
+        assert 0 < case.record.progress < 1
+
+
+# ---- evaluations, which say nothing until they are over
+
+
+def test_a_first_evaluation_that_computes_is_not_a_hang(tmp_path):
+    """Five times the timeout of a hang; nothing told how long it would be."""
+    case = make_case(tmp_path, tail_s=150.0, planned_run_s=100.0)
+    assert case.go() is RunState.DONE
+    assert (case.record.attempt, case.record.steps_redone) == (1, 0)
+
+
+def test_an_evaluation_that_idles_is_ended_after_the_timeout(tmp_path):
+    case = make_case(tmp_path, tail_s=150.0, planned_run_s=100.0, retries=0)
+    measure = case.runner.measure
+    case.runner.measure = lambda handle: [replace(m, cpu_fraction=0.0) for m in measure(handle)]
+    assert case.go() is RunState.FAILED
+    assert "hanging" in case.record.reason
+    assert case.clock.elapsed_s < 150
+
+
+def test_an_evaluation_that_never_ends_is_a_hang_at_last(tmp_path):
+    case = make_case(tmp_path, tail_s=1e6, planned_run_s=100.0, retries=0)
+    assert case.go() is RunState.FAILED
+    assert 6 * 30 < case.clock.elapsed_s < 8 * 30 + 100
+
+
+@pytest.mark.parametrize(("epochs", "at_s"), [(3, 80), (3, 290)])
+def test_a_pause_waits_for_the_end_of_an_evaluation(tmp_path, epochs, at_s):
+    """In the first one and in a later one: nothing of it is lost, and no step is done again."""
+    case = make_case(tmp_path, tail_s=150.0, planned_run_s=100.0, epochs=epochs)
+    case.clock.at(at_s, lambda: case.send("pause"))
+    assert case.go() is RunState.PAUSED
+    paused = case.record
+    assert "force" not in paused.reason
+    assert paused.checkpoint.reason == "stop" and paused.checkpoint.step == paused.step
+    assert case.go() is RunState.DONE
+    assert case.record.steps_redone == 0
+
+
+def test_cancel_now_does_not_wait_for_an_evaluation(tmp_path):
+    case = make_case(tmp_path, tail_s=150.0, planned_run_s=100.0)
+    case.clock.at(80, lambda: case.send("cancel", now=True))
+    assert case.go() is RunState.CANCELLED
+    assert case.clock.elapsed_s < 83
+
+
+def test_the_cap_keeps_the_money_for_an_evaluation(tmp_path):
+    """It stops before an evaluation that it could not pay for, not with force in the middle."""
+    case = make_case(tmp_path, tail_s=60.0, epochs=3, goal=Goal(budget_usd=0.27))
+    assert case.go() is RunState.STOPPED_BY_CAP
+    record = case.record
+    assert record.spent_microusd <= 270_000
+    assert "force" not in record.reason
+    assert record.checkpoint.reason == "stop" and record.checkpoint.step == record.step
+
+
 # ---- what goes wrong
 
 
@@ -227,6 +301,15 @@ def test_a_crash_that_comes_back_fails_with_its_reason_and_log(tmp_path):
     assert record.failure_log[-1] == "RuntimeError: simulated crash at step 7"
     assert [d.action for d in record.decisions.values()][-1] == "give up"
     assert not record.holding
+
+
+def test_leaving_to_run_again_is_free_only_for_what_was_kept(tmp_path):
+    """One that leaves at the same step again and again would never end."""
+    case = make_case(tmp_path, faults=("crash@30x75",), checkpoint_interval_s=1e4, retries=1)
+    assert case.go() is RunState.FAILED
+    record = case.record
+    assert record.attempt == 2
+    assert "retries are used up" in list(record.decisions.values())[-1].why
 
 
 def test_no_retries_means_none(tmp_path):
@@ -414,6 +497,13 @@ def die_at(case, kind, count=1):
     loop.book.journal.close()
 
 
+def assert_all_is_billed(case):
+    """Every second that something was held is paid, at 0.001 $ a second."""
+    held = sum(e.data["held_s"] for e in case.events if e.type == "resource.released")
+    assert case.record.spent_microusd == pytest.approx(held * 1000, abs=3)
+    assert held > 100
+
+
 @pytest.mark.parametrize(
     ("kind", "count"),
     [
@@ -436,9 +526,7 @@ def test_a_supervisor_may_die_anywhere(tmp_path, kind, count):
     assert record.gaps == 0
     assert not record.holding
     assert case.runner.leftovers() == ()
-    # Between one and two runs' worth of money, and no dollar of it forgotten.
-    held = sum(e.data["held_s"] for e in case.events if e.type == "resource.released")
-    assert record.spent_microusd == pytest.approx(held * 1000, rel=0.05)
+    assert_all_is_billed(case)
 
 
 def test_old_workers_leave_in_order_before_new_ones_start(tmp_path):
@@ -458,10 +546,37 @@ def test_old_workers_leave_in_order_before_new_ones_start(tmp_path):
 def test_workers_that_finished_unseen_are_not_started_again(tmp_path):
     case = make_case(tmp_path)
     die_at(case, "run.progress", 20)
-    case.clock.sleep(3600)
+    case.clock.sleep(86_400)
     assert case.go() is RunState.DONE
-    assert case.record.attempt == 1
-    assert case.record.metrics["val_accuracy"] > 0.7
+    record = case.record
+    assert record.attempt == 1
+    assert record.metrics["val_accuracy"] > 0.7
+    # The day until somebody looked is neither the run's time nor its money.
+    finished = json.loads(case.run.attempt(1).events(0).read_text().splitlines()[-1])
+    assert record.ended_at.timestamp() == pytest.approx(finished["t"], abs=0.1)
+    truth_s = (record.ended_at - record.created_at).total_seconds()
+    assert truth_s < 200
+    assert record.total_s(case.clock.now()) == pytest.approx(truth_s)
+    assert case.events[-1].data["total_s"] == pytest.approx(truth_s)
+    assert_all_is_billed(case)
+    report = json.loads(case.run.report.read_text())
+    assert report["time_s"]["within"] is True
+
+
+def test_a_script_that_left_with_0_when_its_supervisor_died_is_not_done(tmp_path):
+    case = make_case(tmp_path)
+    die_at(case, "run.progress", 20)
+    poll, asked = case.runner.poll, []
+
+    def polled(handle):
+        status = poll(handle)
+        ended = [replace(w, exit_code=0) if w.exit_code == 75 else w for w in status.workers]
+        asked.append(status)
+        return replace(status, workers=tuple(ended))
+
+    case.runner.poll = polled
+    assert case.go() is RunState.DONE
+    assert (case.record.attempt, case.record.step) == (2, 200)
 
 
 @pytest.mark.parametrize(
@@ -483,6 +598,21 @@ def test_a_torn_journal_is_repaired_and_told(tmp_path):
     assert case.go() is RunState.DONE
     assert "journal.repaired" in case.warnings()
     assert case.record.gaps == 0
+    assert_all_is_billed(case)
+
+
+def test_time_that_nobody_watched_is_billed_though_warnings_come_first(tmp_path):
+    """The journal is torn: the next supervisor says so before it knows what is owed."""
+    case = make_case(tmp_path)
+    die_at(case, "run.checkpoint", 2)
+    before = case.record
+    with case.run.journal.open("ab") as file:
+        file.write(b'{"schema":"planner.event/1","seq":')
+    case.clock.sleep(30.0)
+    case.go()
+    released = next(e for e in case.events if e.type == "resource.released")
+    assert released.data["spent_microusd"] - before.spent_microusd > 30_000
+    assert_all_is_billed(case)
 
 
 def test_a_damaged_handle_does_not_stop_a_resume(tmp_path):
@@ -492,6 +622,7 @@ def test_a_damaged_handle_does_not_stop_a_resume(tmp_path):
     assert case.go() is RunState.DONE
     assert "handle.damaged" in case.warnings()
     assert case.runner.leftovers() == ()
+    assert_all_is_billed(case)
 
 
 def test_the_fake_clock_of_these_tests_is_one(tmp_path):

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from planner.core.errors import CleanupError, PlannerError, RunnerError, StoreError
 from planner.core.events import EventType
-from planner.core.types import RunState
+from planner.core.types import Plan, RunState
 from planner.services.supervisor.attempt import Attempt, release
 from planner.services.supervisor.book import LoopSettings, RunBook
 from planner.services.supervisor.controlfile import ControlFile
 from planner.services.supervisor.outcome import TARGETS
 from planner.services.supervisor.progress import Progress
 from planner.services.supervisor.watch import checkpoint_data
+from planner.store.codec import datetime_text
 from planner.store.files import load
 from planner.store.layout import AttemptDir
-from runners.base import Handle, Leftover, Runner, Signal
+from runners.base import Handle, Leftover, Runner, Signal, WorkerStatus
 
 _UNATTENDED = (RunState.PROVISIONING, RunState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _End:
+    """How an old attempt ended: when, whether it was asked to, and with what exit codes."""
+
+    at: datetime
+    asked: bool
+    exit_codes: tuple[int | None, ...]
 
 
 def adopt(book: RunBook, runner: Runner, control: ControlFile, settings: LoopSettings) -> None:
@@ -30,17 +42,23 @@ def adopt(book: RunBook, runner: Runner, control: ControlFile, settings: LoopSet
     Raises:
         StoreError: The journal cannot be written.
     """
+    heard_at = book.record.last_at  # before anything is told: warnings would move it
     if book.journal.torn_bytes:
         text = "the journal ended in half a line, which was put aside"
         book.warn("journal.repaired", text, bytes=book.journal.torn_bytes)
     finished = False
-    last_alive: datetime | None = None
+    ended_at: datetime | None = None
     for attempt in _unreleased(book):
-        last_alive = _settle(book, runner, control, attempt, settings)
-        _catch_up(book, attempt)
-        finished = _ended_well(runner, attempt)
-    _remove_strays(book, runner)
-    _resolve(book, finished=finished, last_alive=last_alive)
+        end = _settle(book, runner, control, attempt, settings, heard_at=heard_at)
+        progress = _catch_up(book, attempt)
+        finished = _is_done(book.plan, progress, end)
+        ended_at = end.at
+    were_running = _remove_strays(book, runner)
+    unnamed = _unnamed(book)
+    if unnamed is not None:
+        ended_at = book.clock.now() if were_running else _last_sign(unnamed, book, heard_at)
+        _bill(book, unnamed.number, ended_at)
+    _resolve(book, finished=finished, ended_at=ended_at, since=ended_at or heard_at)
 
 
 def _unreleased(book: RunBook) -> list[Attempt]:
@@ -61,45 +79,80 @@ def _unreleased(book: RunBook) -> list[Attempt]:
     return found
 
 
+def _unnamed(book: RunBook) -> AttemptDir | None:
+    """The folder of a launch that left traces but no handle that can be read."""
+    record = book.record
+    if record.released_attempt == record.attempt or book.state not in (
+        *_UNATTENDED,
+        RunState.STOPPING,
+    ):
+        return None
+    folder = book.run.attempt(record.attempt)
+    return folder if folder.path.is_dir() and any(folder.path.iterdir()) else None
+
+
 def _settle(
-    book: RunBook, runner: Runner, control: ControlFile, attempt: Attempt, settings: LoopSettings
-) -> datetime:
-    """End one old attempt in good order; when it was last alive."""
-    clock = book.clock
-    was_running = _leave_in_order(runner, attempt.handle, control, book, settings)
+    book: RunBook,
+    runner: Runner,
+    control: ControlFile,
+    attempt: Attempt,
+    settings: LoopSettings,
+    *,
+    heard_at: datetime | None,
+) -> _End:
+    """End one old attempt in good order, and bill it until it was last alive."""
+    asked = _leave_in_order(runner, attempt, control, book, settings)
     release(book, runner, attempt.handle)
-    now = clock.now()
-    last_alive = now if was_running else min(now, _last_sign(attempt.folder, book))
-    since = book.record.last_at or last_alive
-    unseen_s = max(0.0, (last_alive - since).total_seconds())
-    held_s = max(0.0, (last_alive - (book.record.acquired_at or last_alive)).total_seconds())
-    usd_per_h = book.record.usd_per_h or book.plan.option.price.usd_per_h
-    book.meter.add(usd_per_h, unseen_s)
+    workers = _workers(runner, attempt.handle)
+    if asked:
+        at = book.clock.now()
+    else:
+        at = _ended_at(workers, book) or _last_sign(attempt.folder, book, heard_at)
+    _bill(book, attempt.folder.number, at)
+    return _End(at=at, asked=asked, exit_codes=tuple(w.exit_code for w in workers))
+
+
+def _bill(book: RunBook, number: int, ended_at: datetime) -> None:
+    """Count the money of an attempt from where its supervisor stopped counting."""
+    record = book.record
+    unseen_s = (ended_at - (record.spent_at or ended_at)).total_seconds()
+    held_s = (ended_at - (record.acquired_at or record.spent_at or ended_at)).total_seconds()
+    book.meter.add(record.usd_per_h or book.plan.option.price.usd_per_h, unseen_s)
     book.emit(
         "resource.released",
         {
-            "attempt": attempt.folder.number,
-            "held_s": round(held_s, 3),
+            "attempt": number,
+            "held_s": round(max(0.0, held_s), 3),
             "spent_microusd": book.spent_microusd(),
             "unattended": True,
         },
     )
-    return last_alive
 
 
 def _leave_in_order(
-    runner: Runner, handle: Handle, control: ControlFile, book: RunBook, settings: LoopSettings
+    runner: Runner, attempt: Attempt, control: ControlFile, book: RunBook, settings: LoopSettings
 ) -> bool:
-    """Ask workers that still run to checkpoint and leave; whether there were any."""
-    clock = book.clock
-    until_s = clock.monotonic_s() + settings.stop_grace_s
+    """Ask workers that still run to checkpoint and leave; whether there were any.
+
+    One that evaluates hears of it only afterwards, and gets the time for that.
+    """
+    clock, progress = book.clock, Progress(book.plan)
+    said = Attempt(attempt.folder, attempt.handle, attempt.workers, attempt.launched_at)
+    began_s = clock.monotonic_s()
     asked = False
     try:
-        while runner.poll(handle).running and clock.monotonic_s() < until_s:
+        while runner.poll(attempt.handle).running:
             if not asked:
                 asked = True
                 _ask_stop(control, book)
-                runner.signal(handle, Signal.STOP)
+                runner.signal(attempt.handle, Signal.STOP)
+            for rank, event in said.events():
+                if rank == 0:
+                    progress.take(event)
+            tail_s = max(2 * progress.expected_tail_s, book.plan.job.hang_timeout_s)
+            grace_s = settings.stop_grace_s + 3 * progress.stop_s(0.0)
+            if clock.monotonic_s() - began_s > grace_s + (tail_s if progress.in_tail else 0.0):
+                break
             clock.sleep(min(0.1, settings.poll_s))
     except (RunnerError, CleanupError) as error:
         book.warn("adopt.unreachable", f"an old attempt could not be asked to leave: {error.text}")
@@ -113,15 +166,30 @@ def _ask_stop(control: ControlFile, book: RunBook) -> None:
         book.warn("control.failed", f"the control file cannot be written: {error.text}")
 
 
-def _last_sign(folder: AttemptDir, book: RunBook) -> datetime:
-    """When the workers last wrote anything."""
+def _workers(runner: Runner, handle: Handle) -> tuple[WorkerStatus, ...]:
+    try:
+        return runner.poll(handle).workers
+    except (RunnerError, CleanupError):
+        return ()
+
+
+def _ended_at(workers: Sequence[WorkerStatus], book: RunBook) -> datetime | None:
+    """When the last worker ended, if that is known of each; never after now."""
+    times = [w.ended_t for w in workers if w.ended_t is not None]
+    if not times or len(times) < len(workers):
+        return None
+    return min(book.clock.now(), datetime.fromtimestamp(max(times), UTC))
+
+
+def _last_sign(folder: AttemptDir, book: RunBook, heard_at: datetime | None) -> datetime:
+    """When workers or their supervisor last wrote anything; never after now."""
     times = [path.stat().st_mtime for path in folder.path.iterdir() if path.is_file()]
     seen = datetime.fromtimestamp(max(times, default=0.0), UTC)
-    return max(seen, book.record.last_at or seen)
+    return min(book.clock.now(), max(seen, heard_at or seen))
 
 
-def _catch_up(book: RunBook, attempt: Attempt) -> None:
-    """Journal what the workers said and nobody heard."""
+def _catch_up(book: RunBook, attempt: Attempt) -> Progress:
+    """Journal what the workers said and nobody heard; how far they came."""
     record = book.record
     progress = Progress(book.plan)
     known = record.checkpoint.step if record.checkpoint else -1
@@ -156,18 +224,25 @@ def _catch_up(book: RunBook, attempt: Attempt) -> None:
                 "peak_memory_bytes": progress.peak_memory_bytes,
             },
         )
+    return progress
 
 
-def _remove_strays(book: RunBook, runner: Runner) -> None:
-    """End whatever of this run still exists without a handle: a launch that was cut short."""
+def _remove_strays(book: RunBook, runner: Runner) -> bool:
+    """End whatever of this run still exists without a handle, a launch that was cut short.
+
+    Whether there was anything.
+    """
+    found = False
     try:
         for stray in runner.leftovers():
             if _is_ours(stray, book):
+                found = True
                 runner.remove(stray)
     except PlannerError as error:
         if isinstance(error, StoreError):
             raise
         book.emit("resource.leaked", {"text": f"{error.text} ({error.hint or 'planner clean'})"})
+    return found
 
 
 def _is_ours(stray: Leftover, book: RunBook) -> bool:
@@ -177,22 +252,33 @@ def _is_ours(stray: Leftover, book: RunBook) -> bool:
     return folder is None or Path(folder).resolve().is_relative_to(book.run.path.resolve())
 
 
-def _resolve(book: RunBook, *, finished: bool, last_alive: datetime | None) -> None:
-    """Leave the states that need a living supervisor."""
-    record, state = book.record, book.state
+def _is_done(plan: Plan, progress: Progress, end: _End) -> bool:
+    """Whether an attempt did all of its training.
+
+    Exit codes of 0 alone do not say so: workers are told to leave when their supervisor dies, and
+    some scripts then leave with 0.
+    """
+    if not end.exit_codes or any(code != 0 for code in end.exit_codes):
+        return False
+    return progress.complete or (plan.job.tier == 0 and not end.asked)
+
+
+def _resolve(
+    book: RunBook, *, finished: bool, ended_at: datetime | None, since: datetime | None
+) -> None:
+    """Leave the states that need a living supervisor.
+
+    Args:
+        book: The run's.
+        finished: Whether the training is done.
+        ended_at: When the workers ended, if there were any.
+        since: Since when nobody worked on the run.
+    """
+    record, state, now = book.record, book.state, book.clock.now()
     if finished and state in (RunState.RUNNING, RunState.STOPPING):
-        spent = book.spent_microusd()
-        book.move(
-            RunState.DONE,
-            "run.finished",
-            reason=None,
-            spent_microusd=spent,
-            step=record.step,
-            progress=1.0,
-        )
+        _rest(book, RunState.DONE, None, ended_at or now, progress=1.0)
     elif state in _UNATTENDED:
-        since = last_alive or record.last_at or book.clock.now()
-        unattended_s = max(0.0, (book.clock.now() - since).total_seconds())
+        unattended_s = max(0.0, (now - (since or now)).total_seconds())
         book.move(
             RunState.INTERRUPTED,
             "run.interrupted",
@@ -203,19 +289,22 @@ def _resolve(book: RunBook, *, finished: bool, last_alive: datetime | None) -> N
         )
     elif state is RunState.STOPPING:
         target = TARGETS.get(record.stop_reason or "pause", RunState.PAUSED)
-        kind: EventType = "run.paused" if target is RunState.PAUSED else "run.finished"
-        book.move(
-            target,
-            kind,
-            reason="the supervisor was gone while it stopped the run",
-            spent_microusd=book.spent_microusd(),
-        )
+        reason = "the supervisor was gone while it stopped the run"
+        _rest(book, target, reason, since or now, progress=record.progress)
 
 
-def _ended_well(runner: Runner, attempt: Attempt) -> bool:
-    """Whether every worker is known to have finished."""
-    try:
-        codes = runner.poll(attempt.handle).exit_codes
-    except (RunnerError, CleanupError):
-        return False
-    return bool(codes) and all(code == 0 for code in codes)
+def _rest(
+    book: RunBook, target: RunState, reason: str | None, ended_at: datetime, *, progress: float
+) -> None:
+    """The end of a run as of when its workers really ended: what came after is nobody's time."""
+    kind: EventType = "run.paused" if target is RunState.PAUSED else "run.finished"
+    book.move(
+        target,
+        kind,
+        reason=reason,
+        spent_microusd=book.spent_microusd(),
+        step=book.record.step,
+        progress=progress,
+        total_s=book.record.total_s(ended_at),
+        ended_at=datetime_text(ended_at),
+    )

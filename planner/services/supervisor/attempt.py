@@ -120,8 +120,13 @@ class Launcher:
         check_price(plan.option, price, plan.max_usd_per_h)
         return price
 
-    def launch(self, number: int, price: PriceQuote) -> Attempt:
+    def launch(self, number: int, price: PriceQuote, tail_s: float) -> Attempt:
         """Start attempt `number`; its handle is on the disk before anything else happens.
+
+        Args:
+            number: From 1.
+            price: What is paid from now on.
+            tail_s: How long an epoch's evaluation may take, which is heard out at a stop.
 
         Raises:
             RunnerError: Nothing was started.
@@ -129,11 +134,11 @@ class Launcher:
             StoreError: The attempt's folder cannot be written.
         """
         book, clock = self._book, self._book.clock
-        spec = self._spec(number)
+        spec = self._spec(number, tail_s)
         self._control.start()
         self._stage(Path(spec.stage_dir))
-        book.meter.hold(price.usd_per_h, clock.monotonic_s())
         launched_at, launched_s = clock.now(), clock.monotonic_s()
+        book.meter.hold(price.usd_per_h, launched_s)
         try:
             handle = self._runner.launch(spec)
         except BaseException:
@@ -146,14 +151,14 @@ class Launcher:
             release(book, self._runner, handle)
             book.meter.release(clock.monotonic_s())
             raise
-        acquired = {"attempt": number, "runner": handle.runner, "key": handle.key}
-        book.emit(
-            "resource.acquired", {**acquired, "usd_per_h": price.usd_per_h, "source": price.source}
-        )
+        acquired: dict[str, Any] = {"attempt": number, "runner": handle.runner, "key": handle.key}
+        acquired |= {"usd_per_h": price.usd_per_h, "source": price.source}
+        # As of when it was held, since that is from when it costs.
+        book.emit("resource.acquired", acquired, at=launched_at)
         workers = spec.resources.workers
         return Attempt(folder, handle, workers, launched_at, launched_s)
 
-    def _spec(self, number: int) -> LaunchSpec:
+    def _spec(self, number: int, tail_s: float) -> LaunchSpec:
         run, plan = self._book.run, self._book.plan
         checkpoints = make_folder(checkpoint_dir(plan.job, run))
         folder = make_folder(run.attempt(number).path)
@@ -168,7 +173,7 @@ class Launcher:
             place=self._place,
             attempt_dir=str(folder),
             stage_dir=str(make_folder(run.stage)),
-            stop_grace_s=self._settings.stop_grace_s,
+            stop_grace_s=self._settings.stop_grace_s + 2 * tail_s,
         )
 
 

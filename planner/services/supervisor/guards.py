@@ -8,6 +8,8 @@ from planner.services.supervisor.rules import BudgetGuard, DeadlineGuard, Remain
 
 FORCE_S = 2.0
 """From SIGKILL until everything is released."""
+_HEAR_S = 1.0
+"""Between what a job does and its word of it, at most."""
 
 
 class Guards:
@@ -26,6 +28,7 @@ class Guards:
         self._budget = BudgetGuard(cap_microusd=book.record.budget_microusd, confidence=confidence)
         self._budget.remember(book.record.warnings)
         self._deadline = DeadlineGuard(deadline_at=book.record.deadline_at, confidence=confidence)
+        self._tail_since_s: float | None = None
         self.p_deadline: float | None = None
         self.p_budget: float | None = None
 
@@ -81,7 +84,21 @@ class Guards:
         """A high estimate of the time from noticing until everything is released."""
         settings = self._settings
         leave_s = self._progress.stop_s(settings.unknown_checkpoint_s) + settings.exit_s
-        return leave_s + 2 * settings.poll_s + FORCE_S
+        return leave_s + 2 * settings.poll_s + FORCE_S + self._tail_left_s()
+
+    def _tail_left_s(self) -> float:
+        """What a stop would have to wait for an epoch's evaluation, which nothing interrupts.
+
+        Reserved as soon as a request to stop might come too late to keep it from beginning.
+        """
+        progress, now_s = self._progress, self._book.clock.monotonic_s()
+        heard_s = 2 * self._settings.poll_s + _HEAR_S + 2 * progress.slowest_step_s
+        if not progress.in_tail:
+            self._tail_since_s = None
+            return progress.expected_tail_s if progress.tail_within(heard_s) else 0.0
+        if self._tail_since_s is None:
+            self._tail_since_s = now_s
+        return max(0.0, progress.expected_tail_s - (now_s - self._tail_since_s))
 
     def _tell(self, warned: Warned, remaining: Remaining | None) -> None:
         """A warning, and the decision to hold, with what it was based on."""

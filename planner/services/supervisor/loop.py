@@ -69,6 +69,7 @@ class RunLoop:
         self._signalled = False
         self._failures = 0
         self._idle_attempts = 0
+        self._kept_step = 0
         self._relaunch_decision: str | None = None
         self._worked = False
 
@@ -111,13 +112,17 @@ class RunLoop:
         book.move(RunState.PROVISIONING, "run.provisioning", attempt=number)
         book.journal.require_written()
         self._worked = True
+        kept = book.record.checkpoint
+        self._kept_step = kept.step if kept else 0
         self._progress.new_attempt()
         try:
             price = self._launcher.price()
             if not self._guards.affords(price.usd_per_h):
                 self._ask_stop("budget")
                 return Outcome(kind="stopped", reason="the cap leaves no room for a clean stop")
-            attempt = self._attempt = self._launcher.launch(number, price)
+            attempt = self._attempt = self._launcher.launch(
+                number, price, self._progress.expected_tail_s
+            )
         except PlannerError as error:
             hint = f" ({error.hint})" if error.hint else ""
             return Outcome(kind="refused", reason=f"{error.text}{hint}")
@@ -172,15 +177,16 @@ class RunLoop:
     def _after_failure(self, outcome: Outcome) -> None:
         """Start again from the last checkpoint, or give up."""
         self._idle_attempts = 0 if outcome.progressed else self._idle_attempts + 1
-        self._failures += outcome.kind != "yielded"
+        checkpoint = self.book.record.checkpoint
+        step = checkpoint.step if checkpoint else 0
+        # Leaving to be run again is free only for what was kept meanwhile: else it never ends.
+        self._failures += outcome.kind != "yielded" or step <= self._kept_step
         retries = self.book.plan.retries
         given_up = ""
         if self._failures > retries:
             given_up = f"{retries} retries are used up"
         elif self._idle_attempts >= _MOST_IDLE_ATTEMPTS:
             given_up = "not one step in two attempts"
-        checkpoint = self.book.record.checkpoint
-        step = checkpoint.step if checkpoint else 0
         observation: dict[str, float | str | None] = {
             "cause": outcome.kind,
             "failures": float(self._failures),

@@ -76,7 +76,8 @@ def judge(
     """
     codes = status.exit_codes
     progressed = progress.steps_seen > 0 or progress.finished
-    if all(code == 0 for code in codes):
+    # Some scripts leave with 0 when they are told to: that alone does not make a stopped run done.
+    if all(code == 0 for code in codes) and (stop is None or progress.complete):
         return Outcome(kind="finished", reason="finished", exit_codes=codes, progressed=True)
     if stop is not None:
         text = _stop_text(stop, codes, checkpoint)

@@ -39,6 +39,7 @@ class Progress:
         attached: Whether the current attempt's job has said anything.
         times_s: Where the current attempt's time went, by name.
         finished: Whether the job said that all is done.
+        start_s: From the current attempt's launch to its first step; 0 until known.
     """
 
     def __init__(self, plan: Plan, *, step: int = 0, samples: int = 0, epoch: int = 0) -> None:
@@ -48,6 +49,7 @@ class Progress:
         self.epoch = epoch
         self.epochs = float(plan.work.epochs)
         self.steps_total = _planned_steps(plan)
+        self._steps_per_epoch = _planned_epoch_steps(plan)
         self.peak_memory_bytes: int | None = None
         self._global_batch = plan.option.knobs.global_batch
         self._chunks: deque[tuple[int, float, float]] = deque(maxlen=_CHUNKS)
@@ -63,6 +65,8 @@ class Progress:
         self.steps_seen = 0
         self.attached = False
         self.finished = False
+        self.start_s = 0.0
+        self._tail_open = False
         self.times_s: dict[str, float] = {}
         self._chunks.clear()
         self._open = (0, 0.0, 0.0)
@@ -94,7 +98,9 @@ class Progress:
         self.epochs = _number(event.get("epochs"), self.epochs)
         self._global_batch = _whole(event.get("global_batch"), self._global_batch)
         per_epoch = _whole(event.get("steps_per_epoch"), 0)
+        self._tail_open = False
         if per_epoch > 0:
+            self._steps_per_epoch = per_epoch
             self.steps_total = math.ceil(per_epoch * self.epochs)
         resumed = event.get("resumed")
         resumed = resumed if isinstance(resumed, Mapping) else {}
@@ -108,6 +114,7 @@ class Progress:
         self.samples = _whole(event.get("samples"), self.samples)
         self.epoch = _whole(event.get("epoch"), self.epoch)
         self.steps_seen += max(len(times), 1)
+        self._tail_open = self._steps_left_in_epoch() == 0
         if not times:
             return
         total, wait = sum(times), min(sum(waits), sum(times))
@@ -125,6 +132,7 @@ class Progress:
             self._open = (0, 0.0, 0.0)
 
     def _epoch(self, event: Mapping[str, Any]) -> None:
+        self._tail_open = False
         tail_s = _duration_s(event.get("tail_s"))
         if tail_s is not None:
             self._tails.append(tail_s)
@@ -160,9 +168,44 @@ class Progress:
         return sum(wait for _, _, wait in chunks) / total if total > 0 else None
 
     @property
+    def complete(self) -> bool:
+        """Whether all training is done, as far as it is known how much there is."""
+        return self.fraction >= 1.0
+
+    @property
     def longest_tail_s(self) -> float:
         """Longest silence after an epoch so far."""
         return max(self._tails, default=0.0)
+
+    @property
+    def expected_tail_s(self) -> float:
+        """A high estimate of an epoch's tail: the longest one seen, before that the plan's."""
+        return max(self._tails, default=self._tail_s())
+
+    @property
+    def in_tail(self) -> bool:
+        """Whether the steps of an epoch are done and what follows them (evaluation) is not."""
+        if self.finished or not self.steps_seen:
+            return False
+        return self._tail_open or bool(self.steps_total and self.step >= self.steps_total)
+
+    def tail_within(self, duration_s: float) -> bool:
+        """Whether a tail goes on or begins within this time; False while nothing tells."""
+        left, step_s = self._steps_left_in_epoch(), self._recent_step_s()
+        if left is None or step_s is None or self.finished:
+            return False
+        return self.in_tail or (left or self._steps_per_epoch or 0) * step_s <= duration_s
+
+    def _steps_left_in_epoch(self) -> int | None:
+        """Steps until the next tail; 0 right after an epoch's last one. None when unknown."""
+        if not self._steps_per_epoch:
+            return None
+        return -self.step % self._steps_per_epoch
+
+    @property
+    def slowest_step_s(self) -> float:
+        """Longest step so far."""
+        return self._slowest_step_s
 
     def stop_s(self, unknown_checkpoint_s: float) -> float:
         """A high estimate of the time from a request to stop until all workers have left."""
@@ -191,7 +234,7 @@ class Progress:
         if planned is None or not self.steps_total or not self.epochs:
             return 0.0
         beyond = self._plan.option.run_s.p50 - self.steps_total * planned[0]
-        return max(0.0, beyond) / self.epochs
+        return max(0.0, beyond - self.start_s) / self.epochs
 
     def _recent(self) -> list[tuple[int, float, float]]:
         last = list(self._chunks)[-3:]
@@ -229,11 +272,16 @@ class Progress:
         return math.exp(log_mean), max(_DRIFT_SIGMA, both**-0.5)
 
 
-def _planned_steps(plan: Plan) -> int | None:
+def _planned_epoch_steps(plan: Plan) -> int | None:
     batch = plan.option.knobs.global_batch
     if batch <= 0 or plan.work.samples <= 0:
         return None
-    return math.ceil(math.ceil(plan.work.samples / batch) * plan.work.epochs)
+    return math.ceil(plan.work.samples / batch)
+
+
+def _planned_steps(plan: Plan) -> int | None:
+    per_epoch = _planned_epoch_steps(plan)
+    return None if per_epoch is None else math.ceil(per_epoch * plan.work.epochs)
 
 
 def _planned_step_s(plan: Plan) -> tuple[float, float] | None:

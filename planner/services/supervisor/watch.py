@@ -18,7 +18,11 @@ from runners.base import Measurement, Runner, Signal, Status
 
 _NO_LIFE = ("memory", "control")
 """Events that a thread of the SDK sends also while the training loop stands still."""
-_BUSY_CPU = 0.05
+_BUSY_CPU = _BUSY_GPU = 0.05
+_BUSY_LAST_S = 30.0
+"""So long after it was last seen computing, a worker counts as computing still."""
+_PATIENCE = 6
+"""So many times the timeout of a hang may an evaluation be silent while its workers compute."""
 _SLOW_AFTER_S = 600.0
 _MEASURE_SHARE = 0.004
 """Part of the supervisor's time that measuring may take."""
@@ -70,6 +74,11 @@ class Watch:
         self._silent_runner_s: float | None = None
         self._first_step_s: float | None = None
         self._hung_after_s: float | None = None
+        self._leave_from_s: float | None = None
+        self._busy_s = now_s
+        cores = book.plan.option.resources.vcpus_per_node or 1
+        # One thread is enough to be busy, however many cores its worker was given.
+        self._busy_cpu = min(_BUSY_CPU, 0.25 * book.plan.option.resources.workers_per_node / cores)
         self._output_bytes = 0
         self._told_odd = False
         self._measured: list[Measurement] = []
@@ -138,7 +147,11 @@ class Watch:
         stop = self._stop()
         if stop is not None:
             self._carry_out(stop, now_s)
-        elif self._hung_after_s is None and self._hang.hangs(now_s, self._progress.longest_tail_s):
+        elif (
+            self._hung_after_s is None
+            and self._hang.hangs(now_s, self._progress.longest_tail_s)
+            and not self._evaluates(now_s)
+        ):
             self._kill_hung(now_s)
         if now_s >= self._progress_due_s:
             self._journal_progress()
@@ -154,14 +167,34 @@ class Watch:
         self._measured = list(self._runner.measure(self._attempt.handle))
         took_s = self._clock.monotonic_s() - now_s
         self._measure_due_s = now_s + max(self._settings.measure_s, took_s / _MEASURE_SHARE)
+        busy = any(
+            (m.cpu_fraction or 0.0) > self._busy_cpu or (m.gpu_utilisation or 0.0) > _BUSY_GPU
+            for m in self._measured
+        )
+        if busy:
+            self._busy_s = now_s
         if self._progress.attached:
             return
         # Nothing is heard of the job yet: printing and computing are signs of life.
         size = self._attempt.output_bytes()
-        busy = any((m.cpu_fraction or 0.0) > _BUSY_CPU for m in self._measured)
         if size > self._output_bytes or busy:
             self._output_bytes = size
             self._hang.alive(now_s, stepped=False)
+
+    def _evaluates(self, now_s: float) -> bool:
+        """Whether the silence may well be that of an epoch's evaluation, which says nothing.
+
+        How long the first one takes nobody knows: as long as the workers compute they are given
+        a generous time, and one that idles only what any silence gets.
+        """
+        silent_s = self._hang.silent_s(now_s)
+        if not self._progress.in_tail:
+            return False
+        if silent_s <= 2 * self._progress.longest_tail_s:
+            return True
+        timeout_s = self._hang.timeout_s
+        busy = now_s - self._busy_s <= min(timeout_s, _BUSY_LAST_S)
+        return silent_s <= timeout_s or (busy and silent_s <= _PATIENCE * timeout_s)
 
     def _watch_failures(self, status: Status, now_s: float) -> None:
         """A worker that died or left takes the others along: they cannot go on without it."""
@@ -196,8 +229,10 @@ class Watch:
             if not stop.now:
                 self._write_stop()
                 self._runner.signal(self._attempt.handle, Signal.STOP)
+        if self._leave_from_s is None or self._evaluates(now_s):
+            self._leave_from_s = now_s  # nobody can leave in the middle of an evaluation
         grace_s = self._settings.stop_grace_s + 3 * self._progress.stop_s(0.0)
-        if stop.now or now_s - stop.since_s > grace_s or self._guards.out_of_money():
+        if stop.now or now_s - self._leave_from_s > grace_s or self._guards.out_of_money():
             stop.forced = True
             self._runner.signal(self._attempt.handle, Signal.KILL)
 
@@ -272,6 +307,7 @@ class Watch:
             self._attached(event)
         elif kind == "steps" and self._first_step_s is None:
             self._first_step_s = self._began_s(event)
+            self._progress.start_s = self._first_step_s - self._attempt.launched_s
         elif kind == "metric" and isinstance(event.get("values"), Mapping):
             values = self._finite(event["values"])
             line = {"step": event.get("step"), "epoch": event.get("epoch"), "values": values}
