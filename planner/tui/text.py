@@ -27,6 +27,7 @@ __all__ = [
     "lines",
     "money_interval",
     "pair",
+    "passed",
     "percent",
     "place_text",
     "probability",
@@ -79,6 +80,11 @@ def short_duration(seconds: float) -> str:
         if text.endswith(tail):
             return text[: -len(tail) + 1]
     return text
+
+
+def passed(seconds: float) -> str:
+    """Time that has passed: whole seconds, as a clock shows it."""
+    return f"{seconds:.0f}s" if seconds < 59.5 else format_duration(seconds)
 
 
 def count(value: float) -> str:

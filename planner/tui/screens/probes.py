@@ -11,7 +11,7 @@ from textual.binding import BindingType
 from textual.containers import Container
 from textual.content import Content
 
-from planner.core.units import format_bytes, format_duration, format_money
+from planner.core.units import format_bytes, format_money
 from planner.tui import estimating
 from planner.tui.actions import bindings_of
 from planner.tui.probe_board import ProbeBoard, ProbeRow
@@ -20,6 +20,7 @@ from planner.tui.text import (
     Part,
     batch_text,
     count,
+    passed,
     percent,
     place_text,
     resources_text,
@@ -75,7 +76,7 @@ def probe_cells(probe: ProbeRow) -> Cells:
         "-" if probe.samples_per_s is None else count(round(probe.samples_per_s)),
         "-" if probe.memory_bytes is None else format_bytes(probe.memory_bytes),
         percent(probe.loader_fraction),
-        "-" if probe.elapsed_s is None else format_duration(probe.elapsed_s),
+        "-" if probe.elapsed_s is None else passed(probe.elapsed_s),
         "-" if probe.cost_usd is None else format_money(probe.cost_usd),
     )
 
@@ -142,7 +143,7 @@ class ProbesScreen(PlannerScreen):
         parts.append(money + (f" of at most {format_money(cap)}" if cap else ""))
         if board.state == "running":
             passed_s = self.session.clock.monotonic_s() - board.started_s
-            parts.append(f"{format_duration(passed_s)} so far")
+            parts.append(f"{passed(passed_s)} so far")
         return "probes   " + "   ".join(parts), ""
 
     def _say_why_empty(self, board: ProbeBoard, table: Table) -> None:
@@ -260,7 +261,7 @@ def running_lines(probe: ProbeRow, width: int) -> Iterable[Content]:
     if probe.loader_fraction is not None:
         parts += [("loader ", "$soft"), percent(probe.loader_fraction), "   "]
     if probe.elapsed_s is not None:
-        parts += [("for ", "$soft"), format_duration(probe.elapsed_s)]
+        parts += [("for ", "$soft"), passed(probe.elapsed_s)]
     yield row(*parts)
 
 

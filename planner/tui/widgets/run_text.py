@@ -17,6 +17,7 @@ from planner.tui.text import (
     fit,
     money_interval,
     pair,
+    passed,
     percent,
     probability,
     probability_style,
@@ -178,9 +179,7 @@ def _money_lines(view: RunView, width: int) -> Iterable[Content]:
     yield pair("rate", rate(view.usd_per_h), *_chance_of_cap(view), width=LABEL)
     planned = summary.predicted_total_s
     elapsed = f"  of {format_duration(planned.p50)} planned"
-    yield pair(
-        "elapsed", (format_duration(view.elapsed_s), "bold"), (elapsed, "$soft"), width=LABEL
-    )
+    yield pair("elapsed", (passed(view.elapsed_s), "bold"), (elapsed, "$soft"), width=LABEL)
     yield pair("ends", *_ends(view, width), width=LABEL)
     if goal.deadline_s is not None or goal.deadline_at is not None:
         at = goal.deadline_at or summary.created_at + timedelta(seconds=goal.deadline_s or 0)
