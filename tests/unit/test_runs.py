@@ -13,6 +13,7 @@ from planner.core.errors import BudgetStopError, NotFoundError, StoreError, Usag
 from planner.core.types import Goal, RunState
 from planner.services.live import LiveServices
 from planner.services.runs import shelf as runs_module
+from planner.services.runs.crowding import crowding
 from planner.services.runs.runview import run_view
 from planner.services.runs.shelf import finished_runs
 from planner.store.files import save
@@ -376,3 +377,39 @@ def test_finished_runs_are_kept_for_calibration(shop):
     predicted, real = pairs[0]
     assert predicted.p05 <= real <= predicted.p95
     assert pairs[1][1] > real
+
+
+# ---- one machine for several runs
+
+
+def local_plan(shop, run_id, cores):
+    plan = plan_of(fake_estimate(shop.path / "work", workers=cores), run_id)
+    shape = replace(plan.option.resources, runner="local")
+    return replace(plan, option=replace(plan.option, resources=shape))
+
+
+@pytest.mark.parametrize(
+    ("alive", "own", "other", "told"),
+    [(True, 2, 2, True), (True, 2, 1, False), (False, 2, 2, False)],
+)
+def test_runs_that_share_too_few_cores_are_told_of(shop, monkeypatch, alive, own, other, told):
+    monkeypatch.setattr("planner.services.runs.crowding.usable_cores", lambda: 3)
+    monkeypatch.setattr(
+        "planner.services.runs.crowding.supervisor_pid", lambda run: 1 if alive else None
+    )
+    create_run(shop.state, local_plan(shop, "r-0001", other), shop.clock)
+    plan = local_plan(shop, "r-0002", own)
+    create_run(shop.state, plan, shop.clock)
+    text = crowding(shop.state, plan)
+    assert (text is not None) is told
+    if told:
+        assert text.startswith("r-0001 and this run use 4 of 3 cores")
+
+
+def test_crowding_is_a_warning_of_the_run_and_it_starts_all_the_same(shop):
+    case = shop.case("r-0001")
+    loop = case.loop()
+    loop._crowding = lambda: "r-0002 and this run use 4 of 2 cores"
+    assert loop.run() is RunState.DONE
+    loop.book.journal.close()
+    assert case.warnings() == ["machine.crowded"]

@@ -57,6 +57,14 @@ def build_report(plan: Plan, record: RunRecord, now: datetime) -> dict[str, Any]
         "steps_redone": record.steps_redone,
         "samples_per_s": _mean_rate(plan, record),
         "planned_samples_per_s": option.throughput_samples_per_s.p50,
+        **_course(record),
+        "line": summary_line(plan, record, now),
+    }
+
+
+def _course(record: RunRecord) -> dict[str, Any]:
+    """What happened on the way, and what the script said of itself."""
+    return {
         "attempts": record.attempt,
         "interruptions": record.interruptions,
         "checkpoints": _checkpoints(record),
@@ -66,7 +74,6 @@ def build_report(plan: Plan, record: RunRecord, now: datetime) -> dict[str, Any]
         "decisions": [to_json(decision) for decision in record.decisions.values()],
         "warnings": list(record.warnings),
         "log": list(record.failure_log),
-        "line": summary_line(plan, record, now),
     }
 
 

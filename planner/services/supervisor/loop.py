@@ -43,6 +43,7 @@ class RunLoop:
         journal: The run's journal.
         clock: Time; a fake one replays hours in a moment.
         stage: Puts the SDK into the run's folder.
+        crowding: Says what is to be told of other runs on the same cores, if anything.
     """
 
     def __init__(
@@ -55,10 +56,12 @@ class RunLoop:
         clock: Clock,
         stage: Stage,
         settings: LoopSettings | None = None,
+        crowding: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._settings = settings or LoopSettings()
         self._runner = runner
         self._clock = clock
+        self._crowding = crowding
         self.book = RunBook(run=run, plan=plan, journal=journal, clock=clock)
         self._control = ControlFile(run.control, plan.option.knobs.checkpoint_interval_s)
         self._launcher = Launcher(self.book, runner, self._control, self._settings, stage)
@@ -112,6 +115,9 @@ class RunLoop:
         book.move(RunState.PROVISIONING, "run.provisioning", attempt=number)
         book.journal.require_written()
         self._worked = True
+        crowded = self._crowding()
+        if crowded is not None:
+            book.warn("machine.crowded", crowded)
         kept = book.record.checkpoint
         self._kept_step = kept.step if kept else 0
         self._progress.new_attempt()

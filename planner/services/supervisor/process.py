@@ -19,6 +19,7 @@ from planner.core.clock import Clock, SystemClock
 from planner.core.errors import PlannerError
 from planner.core.redact import redact
 from planner.core.types import Plan
+from planner.services.runs.crowding import crowding
 from planner.services.runs.runlock import SupervisedError, held, sign_in, sign_out
 from planner.services.supervisor.book import LoopSettings
 from planner.services.supervisor.loop import RunLoop
@@ -48,12 +49,12 @@ def supervise(
     with held(run, _LOCK_WAIT_S):
         sign_in(run)
         try:
-            return _carry(run, clock, settings)
+            return _carry(state, run, clock, settings)
         finally:
             sign_out(run)
 
 
-def _carry(run: RunDir, clock: Clock, settings: LoopSettings | None) -> int:
+def _carry(state_dir: StateDir, run: RunDir, clock: Clock, settings: LoopSettings | None) -> int:
     plan = load(Plan, run.plan)
     journal = Journal(run.journal, run.run_id, clock)
     try:
@@ -65,6 +66,7 @@ def _carry(run: RunDir, clock: Clock, settings: LoopSettings | None) -> int:
             clock=clock,
             stage=stage_sdk,
             settings=settings,
+            crowding=lambda: crowding(state_dir, plan),
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.ask_to_stop())
