@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from support.scripts import scripted_job
 
 from planner.core.clock import SystemClock
@@ -19,6 +22,7 @@ from planner.core.events import ignore
 from planner.core.types import EstimateResult, Goal, JobSpec, Place
 from planner.services.api import EstimateRequest
 from planner.services.estimating.estimate import Estimator
+from planner.store.layout import StateDir
 
 GOAL = Goal(deadline_s=600, budget_usd=1.0)
 
@@ -95,6 +99,34 @@ def test_probes_are_reused_and_their_age_is_told(tmp_path: Path, estimator: Esti
     assert {p.id: p for p in second.probes} == {p.id: p for p in first.probes}
     assert "probe.reused" in codes(second)
     assert [o.id for o in second.options] == [o.id for o in first.options]
+
+
+def test_two_at_once_take_turns_and_the_second_reuses(tmp_path: Path) -> None:
+    """Probes that run side by side would measure each other."""
+    job, seen = scripted_job(tmp_path), []
+
+    def estimate(number: int) -> EstimateResult:
+        def on_event(kind: str, data: Mapping[str, Any]) -> None:
+            seen.append((number, kind, data.get("reused")))
+
+        return Estimator(tmp_path / "state", SystemClock()).estimate(request(job), on_event)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(estimate, range(2)))
+    assert [kind for _, kind, _ in seen].count("log.line") == 1
+    measured = {number for number, kind, _ in seen if kind == "probe.started"}
+    reused = [number for number, _, again in seen if again]
+    assert len(measured) == 1
+    assert len(reused) == 3 and not measured & set(reused)
+
+
+def test_who_is_told_to_end_while_waiting_does(tmp_path: Path, estimator: Estimator) -> None:
+    cancel = threading.Event()
+    with FileLock(StateDir(tmp_path / "state").locks / "probing.lock"):
+        result = estimator.estimate(
+            request(scripted_job(tmp_path)), lambda kind, _: cancel.set(), cancel
+        )
+    assert result.options == ()
 
 
 def test_another_goal_or_price_or_place_needs_no_new_probe(

@@ -40,6 +40,7 @@ from planner.services.estimating.estimatewarnings import (
 from planner.services.estimating.evidence import Evidence, gather
 from planner.services.estimating.fingerprint import job_fingerprint
 from planner.services.estimating.study import Study, look
+from planner.services.estimating.turn import turn_to_probe
 from planner.services.jobenv import uses_placeholder
 from planner.services.runs.shelf import finished_runs
 from planner.store.codec import to_json
@@ -126,9 +127,14 @@ class Estimator:
                 "samples": study.samples,
             },
         )
-        evidence = gather(
-            study, self._state, self._clock, on_event, probe=request.probe, cancel=cancel
-        )
+        if request.probe and _must_probe(study):
+            with turn_to_probe(self._state, self._clock, on_event, cancel):
+                study = look(request, self._state)  # the one before may have measured the same
+                evidence = gather(study, self._state, self._clock, on_event, cancel=cancel)
+        else:
+            evidence = gather(
+                study, self._state, self._clock, on_event, probe=request.probe, cancel=cancel
+            )
         result = self._conclude(study, request, evidence, on_event)
         save(self._state.estimates / f"{result.id}.json", result)
         on_event(
@@ -311,6 +317,14 @@ def _loader_workers(job: JobSpec, probes: Sequence[ProbeResult]) -> int:
     if job.loader_workers is not None:
         return job.loader_workers
     return next((p.knobs.loader_workers for p in reversed(probes) if p.state == "ok"), 0)
+
+
+def _must_probe(study: Study) -> bool:
+    """Whether anything is to be tried that no kept result answers."""
+    if study.global_batch is None:
+        return True
+    found, _ = study.trials(study.global_batch)
+    return any(kept is None for _, kept in study.wanted(found))
 
 
 def _trial_text(trial: Trial) -> str:
