@@ -180,8 +180,8 @@ class OpaqueFeed:
         self.accumulates = False
 
     def done(self, position: int) -> bool:
-        """Only the batches tell when the epoch is over."""
-        return False
+        """Whether as many batches were drawn as the iterable says it has."""
+        return self.steps_per_epoch is not None and position >= self.steps_per_epoch
 
     def steps(self, epoch: int, position: int, *, again: bool) -> Iterator[Step]:
         """Steps without end: the batches tell when the epoch is over. `position` counts batches."""

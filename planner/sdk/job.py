@@ -133,15 +133,22 @@ class TrainingJob(Job):
 
     def _run_epochs(self, feed: Feed) -> Iterator[tuple[int, Iterable[Any]]]:
         while self._keeper.at.epoch < self._epochs:
-            self._boundary.check(always=True)
             epoch = self._keeper.at.epoch
+            if feed.done(self._keeper.at.position):
+                tell(f"epoch {epoch + 1} was complete: what follows its batches is not done again")
+                self._next_epoch(epoch)
+                continue
+            self._boundary.check(always=True)
             self._keeper.restore_random(at_epoch_start=True)
             self._stopwatch.epoch_begins()
             yield epoch, _Batches(self, feed)
             self._stopwatch.epoch_ends(epoch, self._keeper.at.step)
             if self.probing:
                 self._end_probe()
-            self._keeper.at = replace(self._keeper.at, epoch=epoch + 1, position=0)
+            self._next_epoch(epoch)
+
+    def _next_epoch(self, epoch: int) -> None:
+        self._keeper.at = replace(self._keeper.at, epoch=epoch + 1, position=0)
 
     def _run_batches(self, feed: Feed) -> Iterator[Any]:
         """The batches of the current epoch; between two of them the script does its step."""
@@ -159,9 +166,6 @@ class TrainingJob(Job):
         at = self._keeper.at
         watch = self._stopwatch
         watch.steps_begin()
-        if feed.done(at.position):
-            self._keeper.restore_random(at_epoch_start=False)
-            return
         self._keeper.mark_epoch_start()
         batches = feed.batches(at.epoch, at.position, again=self.probing)
         self._keeper.restore_random(at_epoch_start=False)
@@ -182,7 +186,9 @@ class TrainingJob(Job):
             watch.step_done(wait_s, self._keeper.at)
             if self.probing and self._keeper.at.step >= (self._env.probe_steps or 0):
                 return
-            if self._boundary.check():
+            # After an epoch's last step the script still has its own work to do (evaluation):
+            # whoever resumed from there would be handed an epoch without a batch.
+            if not feed.done(self._keeper.at.position) and self._boundary.check():
                 watch.steps_begin()
 
     def _announce(self, feed: Feed) -> None:

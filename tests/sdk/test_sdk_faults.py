@@ -92,16 +92,47 @@ def test_a_signal_stops_at_the_next_step_with_75_and_everything_saved(
     assert resumed["path"] == saved["path"]
 
 
+def test_a_stop_at_an_epochs_last_step_waits_for_what_follows_its_batches(bench: Bench) -> None:
+    script = bench.script("""
+        import os, signal
+        import planner.sdk as planner
+
+        class Seen:
+            done = {"batches": [], "tails": []}
+            def state_dict(self):
+                return self.done
+            def load_state_dict(self, state):
+                self.done = state
+
+        seen = Seen()
+        job = planner.attach(epochs=3, state={"seen": seen})
+        for epoch, batches in job.epochs([[i] for i in range(10)]):
+            for batch in batches:
+                seen.done["batches"].append([epoch, batch[0]])
+                if job.step == 9 and "INTERRUPT" in os.environ:
+                    os.kill(os.getpid(), signal.SIGTERM)
+            seen.done["tails"].append([epoch, batch[0]])
+        print(seen.done)
+    """)
+    assert bench.run(script, INTERRUPT=1)[0].returncode == 75
+    saved = events(bench.events_path(), "checkpoint")[-1]
+    assert (saved["epoch"], saved["step"]) == (1, 10)
+    resumed = bench.run(script)[0]
+    tails = [[epoch, BATCHES - 1] for epoch in range(EPOCHS)]
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.strip() == str({"batches": EVERYTHING, "tails": tails})
+
+
 def test_a_control_file_stops_and_saves(bench: Bench, script: Path) -> None:
     bench.order(seq=1, checkpoint=0, stop=False)
-    processes = bench.start(script, STEP_S=0.1)
+    processes = bench.start(script, STEP_S=0.2)
     path = bench.events_path()
     wait_until(lambda: bool(said(path, "steps")), "a step was done")
     bench.order(seq=2, checkpoint=1, stop=False)
     wait_until(lambda: bool(said(path, "checkpoint")), "a checkpoint was written")
     assert said(path, "checkpoint")[0]["reason"] == "request"
     bench.control.write_text('{"seq": 9, "stop": tr')  # as a reader may catch it in mid-write
-    wait_until(lambda: said(path, "steps")[-1]["step"] > 15, "steps went on")
+    wait_until(lambda: said(path, "steps")[-1]["step"] > 12, "steps went on")
     bench.order(seq=3, checkpoint=1, stop=True)
     assert bench.finish(processes)[0].returncode == 75
     assert [event["seq"] for event in events(path, "control")] == [2, 3]
