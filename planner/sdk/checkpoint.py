@@ -76,13 +76,13 @@ class CheckpointFolder:
         try:
             fill(beside)
             manifest_sha256 = _seal(beside)
+            size_bytes = verify(beside)
             final = self.root / name
             os.rename(beside, final)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
         _sync_folder(self.root)
-        size_bytes = verify(final)
         self._drop_old(final)
         return Written(path=final, size_bytes=size_bytes, sha256=manifest_sha256)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from planner.sdk import randomness
@@ -121,10 +122,7 @@ class Keeper:
     def _write(self, folder: CheckpointFolder, rng: Random, reason: str, started_s: float) -> bool:
         at = self.at
         try:
-            written = folder.write(at.step, lambda path: write_state(path, self._parts, at, rng))
-            if not self._proven:
-                read_states(written.path)
-                self._proven = True
+            written = folder.write(at.step, lambda path: self._fill(path, at, rng))
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             tell(f"checkpoint at step {at.step} failed ({text}); those before it are untouched")
@@ -143,6 +141,12 @@ class Keeper:
             reason=reason,
         )
         return True
+
+    def _fill(self, path: Path, at: Position, rng: Random) -> None:
+        write_state(path, self._parts, at, rng)
+        if not self._proven:  # once: what cannot be read back must not become the newest
+            read_states(path)
+            self._proven = True
 
     def _resume(self, folder: CheckpointFolder) -> None:
         newest = folder.newest_good() if self._workers.leads else None

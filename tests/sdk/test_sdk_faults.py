@@ -337,3 +337,33 @@ def test_a_signal_to_the_whole_process_group_spares_the_loader_processes(bench: 
     assert done.stdout.startswith("loader process 0\n"), "the script's own start is kept"
     with pytest.raises(ProcessLookupError):
         os.killpg(processes[0].pid, 0)
+
+
+@pytest.mark.torch
+def test_what_cannot_be_read_back_never_becomes_the_newest_checkpoint(bench: Bench) -> None:
+    script = bench.script("""
+        import os, signal
+        import torch
+        import planner.sdk as planner
+
+        class Odd:
+            def state_dict(self):
+                return {"odd": self} if "ODD" in os.environ else {}
+            def load_state_dict(self, state):
+                pass
+
+        model = torch.nn.Linear(1, 1)
+        job = planner.attach(model=model, epochs=2, state={"odd": Odd()})
+        for epoch, batches in job.epochs([[i] for i in range(4)]):
+            for batch in batches:
+                if job.step == 1 and "INTERRUPT" in os.environ:
+                    os.kill(os.getpid(), signal.SIGTERM)
+        print("done")
+    """)
+    assert bench.run(script, INTERRUPT=1)[0].returncode == 75
+    good = events(bench.events_path(), "checkpoint")[-1]["path"]
+    odd = bench.run(script, ODD=1)[0]
+    assert odd.returncode == 0, odd.stderr
+    assert "weights_only" in events(bench.events_path(), "checkpoint_failed")[-1]["error"]
+    assert [str(path) for path in Path(good).parent.iterdir()] == [good]
+    assert bench.run(script)[0].returncode == 0
