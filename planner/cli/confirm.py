@@ -8,15 +8,10 @@ from planner.cli import diagnostics
 from planner.cli.optiontable import goal_words
 from planner.cli.tables import chance, money_range, time_range
 from planner.core import explain
+from planner.core.consent import worst_case_usd
 from planner.core.errors import NotConfirmedError, UnitError
 from planner.core.types import EstimateResult, Option
 from planner.core.units import format_money, parse_money_usd
-
-
-def worst_case_usd(option: Option, budget_usd: float | None) -> float:
-    """Most that the run may cost: the cap, or the 99 % quantile when there is none."""
-    highest = option.cost_usd.quantiles[-1]
-    return highest if budget_usd is None else min(budget_usd, highest)
 
 
 def plan_text(result: EstimateResult, option: Option, max_usd_per_h: float) -> str:

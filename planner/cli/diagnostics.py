@@ -82,12 +82,14 @@ def ask(question: str) -> str:
 
 def tell(error: PlannerError) -> None:
     """An error in words: what happened, to what, what to do next."""
-    _write(f"planner: {error.text}" + (f"\n  {error.hint}" if error.hint else ""))
+    tell_text(error.text, error.hint)
 
 
 def tell_text(text: str, hint: str | None = None) -> None:
-    """The same for an outcome that has no exception."""
-    _write(f"planner: {text}" + (f"\n  {hint}" if hint else ""))
+    """The same for an outcome that has no exception; what looks like a secret is masked."""
+    from planner.core.redact import redact
+
+    _write(redact(f"planner: {text}" + (f"\n  {hint}" if hint else "")))
 
 
 def write_report(error: BaseException, arguments: Sequence[str], folder: Path | None) -> Path:

@@ -27,6 +27,8 @@ class Words:
         elif kind == "probe.finished":
             self._done += 1
             self._finished(data)
+        elif kind == "log.line":
+            diagnostics.say(str(data.get("text", "")))
         elif kind == "estimate.completed":
             diagnostics.status("")
 

@@ -134,5 +134,11 @@ class RunIndex:
     def _discard(self) -> None:
         """Remove a damaged database with its side files."""
         self.rebuilt = True
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+        try:
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{self.path} is damaged and cannot be removed: {error.strerror}",
+                hint="remove it by hand; it is made anew from the journals",
+            ) from error

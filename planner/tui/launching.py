@@ -5,17 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from planner.core.consent import worst_case_usd
 from planner.core.types import EstimateResult, Option
 from planner.services.api import LaunchRequest
 
 if TYPE_CHECKING:
     from planner.tui.app import PlannerApp
-
-
-def worst_case_usd(estimate: EstimateResult, option: Option) -> float:
-    """The most that the run may cost: its cap, or the 99 % quantile where there is none."""
-    budget = estimate.goal.budget_usd
-    return option.cost_usd.quantiles[-1] if budget is None else budget
 
 
 def ask_to_launch(app: PlannerApp, estimate: EstimateResult, option: Option) -> None:
@@ -25,7 +20,7 @@ def ask_to_launch(app: PlannerApp, estimate: EstimateResult, option: Option) -> 
     screen = ConfirmScreen(
         estimate,
         option,
-        worst_usd=worst_case_usd(estimate, option),
+        worst_usd=worst_case_usd(option, estimate.goal.budget_usd),
         confirm_above_usd=app.session.confirm_above_usd,
     )
 

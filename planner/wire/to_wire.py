@@ -10,6 +10,7 @@ from planner.core import types as domain
 from planner.core.distribution import Distribution
 from planner.core.errors import ExitCode, PlannerError
 from planner.core.events import Event
+from planner.core.redact import redact
 from planner.wire import error_v1, estimate_v1, event_v1, house_v1, run_v1
 from planner.wire._base import Wire
 from planner.wire._numbers import clip, finite, number, rounded, share
@@ -71,10 +72,14 @@ def error_document(error: BaseException) -> Document:
 
 
 def failure_document(*, code: str, text: str, hint: str | None, exit_code: int) -> Document:
-    """`planner.error/1` from its parts."""
+    """`planner.error/1` from its parts; what looks like a secret in them is masked."""
     return _document(
         error_v1.Error(
-            schema_=error_v1.SCHEMA, code=code, text=text, hint=hint, exit_code=int(exit_code)
+            schema_=error_v1.SCHEMA,
+            code=code,
+            text=redact(text),
+            hint=redact(hint) if hint is not None else None,
+            exit_code=int(exit_code),
         )
     )
 

@@ -154,7 +154,7 @@ def trials(
                 "Only one worker is planned for: nothing in the script speaks of distributed "
                 "training, and several copies of it would each train a model of their own."
             )
-            hint = "Use DistributedDataParallel, or set worker_counts in [job]."
+            hint = "Use DistributedDataParallel, or set workers in [job]."
             warnings.append(Warning_(code="job.not_distributed", text=text, hint=hint))
     found = [
         Trial(place=place, offer=offer, knobs=knobs)
@@ -166,7 +166,7 @@ def trials(
         raise UsageError(
             f"no configuration keeps the global batch of {global_batch}: no worker count and "
             "micro-batch on offer multiply to it",
-            hint="Change global_batch, micro_batches or worker_counts in [job].",
+            hint="Change global_batch, micro_batches or workers in [job].",
         )
     found.sort(key=lambda t: (t.resources.workers, -t.knobs.micro_batch))
     return tuple(found), tuple(warnings)

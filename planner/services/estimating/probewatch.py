@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from planner.core.redact import redact
 from planner.store.files import NdjsonTail
 from runners.base import Measurement
 
@@ -107,7 +108,7 @@ class ProbeWatch:
             self.checkpoint_s = _number(event, "duration_s")
             self.checkpoint_bytes = whole(event, "bytes")
         elif kind == "checkpoint_failed":
-            self.checkpoint_error = str(event.get("error", "unknown"))
+            self.checkpoint_error = redact(str(event.get("error", "unknown")))
         elif kind in ("probe_finished", "finished"):
             self.finished = True
 

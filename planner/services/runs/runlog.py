@@ -59,7 +59,8 @@ def _new_lines(path: Path, offset: int) -> tuple[list[str], int]:
         end = len(chunk)
     text = chunk[:end].decode("utf-8", "replace")
     # Progress bars overwrite their line with carriage returns: only the last state is of interest.
-    return [line.rsplit("\r", 1)[-1] for line in text.rstrip("\n").split("\n") if end], offset + end
+    lines = text.rstrip("\n").split("\n") if end else []
+    return [redact(line.rsplit("\r", 1)[-1]) for line in lines], offset + end
 
 
 def event_text(event: Event) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from planner.core.errors import CleanupError, RunnerError, StoreError
+from planner.core.redact import redact
 from planner.services.supervisor.attempt import Attempt, failed_workers, left_to_run_again
 from planner.services.supervisor.book import LoopSettings, RunBook
 from planner.services.supervisor.controlfile import ControlFile
@@ -315,7 +316,7 @@ class Watch:
         elif kind == "checkpoint":
             self._book.emit("run.checkpoint", checkpoint_data(event, self._attempt.folder.number))
         elif kind == "checkpoint_failed":
-            error = event.get("error")
+            error = redact(str(event.get("error")))
             text = f"a checkpoint at step {event.get('step')} could not be written: {error}"
             self._book.warn("checkpoint.failed", f"{text}; the one before is kept")
 
