@@ -23,6 +23,7 @@ from planner.config.jobmodel import (
 from planner.config.tomlfile import KeyPath, TomlFile, nearest, read_toml
 from planner.config.validation import validate
 from planner.core.errors import ConfigError
+from planner.core.redact import redact
 from planner.core.types import AdjustPolicy, Goal, JobSpec, Place, ProbeSettings, Setting
 
 ValueT = TypeVar("ValueT")
@@ -44,6 +45,7 @@ def load_job(path: Path, now: datetime) -> JobSpec:
             f"{path}: there is no [job] table{meant}",
             hint="planner init -- COMMAND writes a job file; docs/job-file.md explains it",
         )
+    _refuse_secrets(file)
     tables = validate(JobFile, file.data, file, context={"now": now})
     folder = Path(os.path.abspath(path)).parent
     job = tables.job
@@ -117,6 +119,34 @@ def job_schema() -> dict[str, Any]:
 def default_places() -> tuple[Place, ...]:
     """Where a job without `[[where]]` may run: this machine, at no price."""
     return (Place(runner="local", pool="local"),)
+
+
+def _refuse_secrets(file: TomlFile) -> None:
+    """Refuse values that look like secrets: what a job file says is stored and shown.
+
+    Raises:
+        ConfigError: Names file, line and key, never the value.
+    """
+
+    def look(value: Any, key: tuple[str | int, ...]) -> None:
+        if key[:2] in (("job", "command"), ("job", "env")):
+            return  # these have messages of their own
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                look(inner, (*key, name))
+        elif isinstance(value, list):
+            for index, inner in enumerate(value):
+                look(inner, (*key, index))
+        elif isinstance(value, str) and redact(value) != value:
+            raise file.error(
+                key,
+                "the value looks like a secret",
+                hint="let the script read it from an environment variable, and name that variable "
+                'under env: env = ["MY_TOKEN"]',
+                code="usage.config.secret",
+            )
+
+    look(file.data, ())
 
 
 def _command(job: JobTable, file: TomlFile) -> tuple[str, ...]:

@@ -288,6 +288,8 @@ def test_the_line_in_the_root_help_is_the_commands_own(planner: Planner) -> None
         (("compare", "a", "b", "--fail-if-cost-increase", "ten"), "not a percentage"),
         (("schema", "moon"), "estimate"),
         (("run", "job.toml", "--controller", "wild"), "guarded"),
+        (("run", "job.toml", "--yes", "--max-price", "abc"), "abc"),
+        (("run", "job.toml", "--yes", "--name", "../x"), "--name may hold letters"),
         (("run", "job.toml", "--plan", "plan.json"), "its own job"),
         (("run", "--plan", "job.toml", "--yes"), "not JSON"),
         (("run", "--plan", "nowhere.json", "--yes"), "cannot be read"),
@@ -305,6 +307,7 @@ def test_bad_input_is_named_and_ends_with_2(
     assert result.code == 2, result.err
     assert says in result.err
     assert result.out == ""
+    assert not services.asked("estimate"), "nothing was probed"
     assert not services.asked("launch")
 
 
@@ -450,9 +453,9 @@ def test_run_shows_the_plan_launches_the_pick_and_tells_how_it_ended(
 def test_without_a_terminal_and_without_yes_it_ends_with_10(
     planner: Planner, services: FakeServices
 ) -> None:
-    result = planner("run", "--name", "a b", "--", "python", "train.py")
+    result = planner("run", "--name", "a-b", "--", "python", "my train.py")
     assert result.code == 10
-    assert "run --name 'a b' --yes -- python train.py\n" in result.err
+    assert "run --name a-b --yes -- python 'my train.py'\n" in result.err
     assert not services.asked("launch")
 
 

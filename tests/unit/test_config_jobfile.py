@@ -501,6 +501,21 @@ def test_a_secret_in_the_command_is_refused_and_not_repeated(tmp_path: Path, arg
     assert "abcdefghij" not in shown
 
 
+@pytest.mark.parametrize(
+    ("key", "more"),
+    [
+        ("[job] data", {"data": '"https://me:hunter2hunter2@host/x"'}),
+        ("[job] precision", {"precision": '"ghp_abcdefghij0123456789abcdefghij012345"'}),
+    ],
+)
+def test_a_secret_anywhere_else_is_refused_and_not_repeated(
+    tmp_path: Path, key: str, more: dict[str, str]
+) -> None:
+    found = refused(tmp_path, job_table(**more))
+    assert found.text.endswith(f"{key}: the value looks like a secret")
+    assert "hunter2" not in f"{found.text} {found.hint}"
+
+
 def test_ordinary_arguments_are_no_secrets(tmp_path: Path) -> None:
     line = "python train.py --tokenizer bert --key-frames 3 --max-tokens 4096 --out runs/a1b2c3"
     assert load(tmp_path, job_table(command=f'"{line}"')).command[1] == "train.py"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +94,16 @@ def test_many_make_the_index_at_once(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda i: RunIndex(path).put(row(f"r-{i}")), range(16)))
     assert len(RunIndex(path).rows()) == 16
+
+
+def test_a_damaged_database_that_cannot_be_removed_is_a_store_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    path = tmp_path / "index.sqlite3"
+    path.write_bytes(b"no database" * 1000)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(StoreError, match="cannot be removed"):
+        RunIndex(path).rows()

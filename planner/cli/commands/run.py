@@ -11,7 +11,13 @@ import typer
 
 from planner.cli import command, diagnostics, invocation
 from planner.cli.invocation import Invocation
-from planner.core.errors import EvidenceError, InfeasibleError, NotFoundError, UsageError
+from planner.core.errors import (
+    ConfigError,
+    EvidenceError,
+    InfeasibleError,
+    NotFoundError,
+    UsageError,
+)
 from planner.core.types import ControllerMode, EstimateResult, Goal, JobSpec, Option
 from planner.services.api import EstimateRequest, LaunchRequest, Services
 
@@ -78,7 +84,8 @@ def run(
 
     if json and ndjson:
         raise UsageError("--json and --ndjson were both given", hint="give one of them")
-    mode = _controller(controller)
+    mode, highest = _controller(controller), _highest_price(max_price)
+    _check_name(name)
     called = invocation.of(context)
     output = _Output(json=json, ndjson=ndjson, detach=detach)
     flags = GoalFlags(deadline=deadline, budget=budget, confidence=confidence, prefer=prefer)
@@ -105,7 +112,7 @@ def run(
         _follow(services, str(alive), output)
         return
     chosen = _choose(result, option)
-    pin = _pin(chosen, max_price)
+    pin = chosen.price.usd_per_h if highest is None else highest
     _agree(called, result, chosen, pin, yes=yes)
     run_id = services.launch(
         LaunchRequest(
@@ -181,13 +188,20 @@ def _choose(result: EstimateResult, wanted: str | None) -> Option:
     return found[0]
 
 
-def _pin(chosen: Option, max_price: str | None) -> float:
-    """The highest price per hour that the run may be launched at."""
+def _check_name(name: str | None) -> None:
+    from planner.config.paths import check_name
+
+    try:
+        check_name(name or "job")
+    except ConfigError as error:
+        raise UsageError(f"--name {error.text}", hint=error.hint) from error
+
+
+def _highest_price(max_price: str | None) -> float | None:
+    """The highest price per hour that the user accepts; None takes the option's own."""
     from planner.core.units import parse_money_usd
 
-    if max_price is None:
-        return chosen.price.usd_per_h
-    return parse_money_usd(max_price, allow_zero=True)
+    return None if max_price is None else parse_money_usd(max_price, allow_zero=True)
 
 
 def _controller(text: str) -> ControllerMode:
