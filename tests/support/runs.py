@@ -201,6 +201,11 @@ class Case:
         finally:
             loop.book.journal.close()
 
+    def left_running(self) -> list[str]:
+        """What the runner still runs of this run; other tests in the process have their own."""
+        found = self.runner.leftovers()
+        return [left.id for left in found if left.id.startswith(str(self.run.path))]
+
     def send(self, action: Action, **values: Any) -> None:
         send(self.run.commands, self.clock, action, **values)
 

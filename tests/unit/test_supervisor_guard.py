@@ -87,7 +87,7 @@ def test_the_cap_is_never_passed(
     record = case.record
     assert record.spent_microusd <= record.budget_microusd
     assert not record.holding
-    assert case.runner.leftovers() == ()
+    assert case.left_running() == []
     assert state in (RunState.DONE, RunState.STOPPED_BY_CAP, RunState.FAILED)
 
 

@@ -391,7 +391,7 @@ def test_a_disk_without_room_for_the_handle_leaves_nothing_running(tmp_path, mon
     monkeypatch.setattr("planner.services.supervisor.attempt.save", full)
     assert case.go() is RunState.FAILED
     assert "No space left" in case.record.reason
-    assert case.runner.leftovers() == ()
+    assert case.left_running() == []
 
 
 def test_what_should_not_happen_releases_and_says_so(tmp_path, monkeypatch):
@@ -401,7 +401,7 @@ def test_what_should_not_happen_releases_and_says_so(tmp_path, monkeypatch):
         case.go()
     assert case.record.state is RunState.FAILED
     assert "ZeroDivisionError" in case.record.reason
-    assert case.runner.leftovers() == ()
+    assert case.left_running() == []
     assert not case.record.holding
 
 
@@ -525,7 +525,7 @@ def test_a_supervisor_may_die_anywhere(tmp_path, kind, count):
     assert record.step == 200
     assert record.gaps == 0
     assert not record.holding
-    assert case.runner.leftovers() == ()
+    assert case.left_running() == []
     assert_all_is_billed(case)
 
 
@@ -621,7 +621,7 @@ def test_a_damaged_handle_does_not_stop_a_resume(tmp_path):
     case.run.attempt(1).handle.write_text("{")
     assert case.go() is RunState.DONE
     assert "handle.damaged" in case.warnings()
-    assert case.runner.leftovers() == ()
+    assert case.left_running() == []
     assert_all_is_billed(case)
 
 
