@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 from planner.sdk.courier import Courier
 from planner.sdk.distributed import Workers
@@ -14,6 +15,14 @@ _PERIOD_S = 1.0
 _MOST_STEPS = 1000
 _STOP_REASONS = ("", "control", "signal")
 _SAVE_REASONS = ("", "interval", "request")
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What is to be done at this boundary, the same on all workers: why, or an empty text."""
+
+    stop: str
+    save: str
 
 
 class Boundary:
@@ -44,11 +53,10 @@ class Boundary:
         self._steps_since = 0
         self._looked_s = time.monotonic()
 
-    def check(self, *, always: bool = False) -> bool:
-        """Do what was asked; whether that took time that is no step's.
+    def look(self, *, always: bool = False) -> Orders | None:
+        """What was asked for; None when nothing was, or when it is not yet time to look.
 
-        Raises:
-            SystemExit: 75 when asked to stop and saved, 74 when it could not be saved.
+        Asking changes nothing: orders that are not obeyed are there again at the next look.
         """
         stop, save, next_in = self._stop_wanted(), 0, 0
         if self._workers.count == 1:
@@ -57,18 +65,24 @@ class Boundary:
             self._steps_since += 1
             self._steps_left -= 1
             if self._steps_left > 0 and not always:
-                return False
+                return None
             save, next_in = self._save_wanted(), self._next_in()
             stop, save, self._steps_left = self._workers.highest([stop, save, next_in])
             self._steps_since = 0
             self._looked_s = time.monotonic()
-        if stop:
-            self._leave(_STOP_REASONS[stop])
-        if save:
-            if self._courier.control is not None:
-                self._served = self._courier.control.checkpoint
-            self._keeper.save(_SAVE_REASONS[save])
-        return bool(save)
+        return Orders(_STOP_REASONS[stop], _SAVE_REASONS[save]) if stop or save else None
+
+    def obey(self, orders: Orders, *, random: bytes | None = None) -> None:
+        """Save or stop; `random` is the random state to go on with, if it is not that of now.
+
+        Raises:
+            SystemExit: 75 when asked to stop and saved, 74 when it could not be saved.
+        """
+        if orders.stop:
+            self._leave(orders.stop, random)
+        if self._courier.control is not None:
+            self._served = self._courier.control.checkpoint
+        self._keeper.save(orders.save, random=random)
 
     def _stop_wanted(self) -> int:
         if self._stop.raised:
@@ -91,9 +105,9 @@ class Boundary:
         step_s = (time.monotonic() - self._looked_s) / max(1, self._steps_since)
         return max(1, min(_MOST_STEPS, int(_PERIOD_S / max(step_s, 1e-6))))
 
-    def _leave(self, reason: str) -> None:
+    def _leave(self, reason: str, random: bytes | None) -> None:
         self._courier.say("stopping", at_once=True, reason=reason, step=self._keeper.at.step)
-        saved = self._probing or self._keeper.save("stop")
+        saved = self._probing or self._keeper.save("stop", random=random)
         if not saved:
             tell(
                 "asked to stop, but nothing could be saved: the steps since the last checkpoint "

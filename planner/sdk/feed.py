@@ -28,7 +28,7 @@ class Feed(Protocol):
     accumulates: bool
 
     def done(self, position: int) -> bool:
-        """Whether an epoch at `position` has no step left."""
+        """Whether an epoch at `position` has no step left. May draw from the loader."""
 
     def steps(self, epoch: int, position: int, *, again: bool) -> Iterator[Step]:
         """The steps of an epoch from `position` on; over and over when `again`."""
@@ -180,8 +180,13 @@ class OpaqueFeed:
         self.accumulates = False
 
     def done(self, position: int) -> bool:
-        """Whether as many batches were drawn as the iterable says it has."""
-        return self.steps_per_epoch is not None and position >= self.steps_per_epoch
+        """Whether no batch is left: draws them to see, unless there are surely more."""
+        if self.steps_per_epoch is not None and position < self.steps_per_epoch:
+            return False
+        batches = iter(self._loader)
+        if batches is self._loader:  # what is drawn now would be missing later
+            return False
+        return not list(islice(batches, position, position + 1))
 
     def steps(self, epoch: int, position: int, *, again: bool) -> Iterator[Step]:
         """Steps without end: the batches tell when the epoch is over. `position` counts batches."""

@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import chain, islice
 from typing import Any
 
+from planner.sdk import randomness
 from planner.sdk.accumulate import Accumulation
-from planner.sdk.boundary import Boundary
+from planner.sdk.boundary import Boundary, Orders
 from planner.sdk.courier import Control, Courier
 from planner.sdk.distributed import Workers
 from planner.sdk.environment import WorkerEnv
@@ -132,23 +134,46 @@ class TrainingJob(Job):
         self._finish()
 
     def _run_epochs(self, feed: Feed) -> Iterator[tuple[int, Iterable[Any]]]:
+        self._pass_over_a_finished_epoch(feed)
         while self._keeper.at.epoch < self._epochs:
             epoch = self._keeper.at.epoch
-            if feed.done(self._keeper.at.position):
-                tell(f"epoch {epoch + 1} was complete: what follows its batches is not done again")
-                self._next_epoch(epoch)
-                continue
-            self._boundary.check(always=True)
+            self._obey_between_epochs()
             self._keeper.restore_random(at_epoch_start=True)
             self._stopwatch.epoch_begins()
             yield epoch, _Batches(self, feed)
             self._stopwatch.epoch_ends(epoch, self._keeper.at.step)
             if self.probing:
                 self._end_probe()
-            self._next_epoch(epoch)
+            self._next_epoch()
+        self._keeper.restore_random(at_epoch_start=True)
+        self._obey_between_epochs(saves=False)
 
-    def _next_epoch(self, epoch: int) -> None:
-        self._keeper.at = replace(self._keeper.at, epoch=epoch + 1, position=0)
+    def _next_epoch(self) -> None:
+        at = self._keeper.at
+        self._keeper.at = replace(at, epoch=at.epoch + 1, position=0)
+
+    def _obey_between_epochs(self, *, saves: bool = True) -> None:
+        """Do what was asked for; after the last epoch the checkpoint comes by itself."""
+        orders = self._boundary.look(always=True)
+        if orders is not None and (saves or orders.stop):
+            self._boundary.obey(orders)
+
+    def _pass_over_a_finished_epoch(self, feed: Feed) -> None:
+        """Go on behind an epoch whose batches are all done, rather than with none of them.
+
+        A loop body whose batches are none fails on what only a batch sets. No checkpoint is written
+        there; those of earlier versions may be.
+        """
+        at = self._keeper.at
+        if at.position == 0:
+            return
+        self._keeper.restore_random(at_epoch_start=True)
+        if not self._workers.highest([int(feed.done(at.position))])[0]:
+            return
+        if self._leads:
+            tell(f"epoch {at.epoch + 1} was complete: what follows its batches is not done again")
+        self._next_epoch()
+        self._keeper.restore_random(at_epoch_start=True)
 
     def _run_batches(self, feed: Feed) -> Iterator[Any]:
         """The batches of the current epoch; between two of them the script does its step."""
@@ -188,8 +213,28 @@ class TrainingJob(Job):
                 return
             # After an epoch's last step the script still has its own work to do (evaluation):
             # whoever resumed from there would be handed an epoch without a batch.
-            if not feed.done(self._keeper.at.position) and self._boundary.check():
+            if feed.planned and not self.probing and feed.done(step.stop):
+                return
+            orders = self._boundary.look()
+            if orders is not None:
+                batches = self._obey_between_batches(orders, feed, batches)
                 watch.steps_begin()
+
+    def _obey_between_batches(
+        self, orders: Orders, feed: Feed, batches: Iterator[Any]
+    ) -> Iterator[Any]:
+        """Do what was asked for, if another batch follows; the batches to go on with.
+
+        Without one the epoch is over, and the next boundary comes after the loop body's tail.
+        """
+        if feed.planned:
+            self._boundary.obey(orders)
+            return batches
+        random = randomness.capture()  # the batch taken here is drawn again after a resume
+        ahead = list(islice(batches, 1))
+        if not self._workers.highest([int(not ahead)])[0]:
+            self._boundary.obey(orders, random=random)
+        return chain(ahead, batches)
 
     def _announce(self, feed: Feed) -> None:
         name, memory_bytes = device_description(self._device)

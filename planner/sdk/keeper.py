@@ -95,8 +95,10 @@ class Keeper:
         self._restore(self._rng.now)
         self._rng = None
 
-    def save(self, reason: str) -> bool:
+    def save(self, reason: str, *, random: bytes | None = None) -> bool:
         """Write a checkpoint of this boundary; whether it is on the disk.
+
+        `random` is this worker's random state at the boundary, if it is not that of now.
 
         A failure is reported and leaves the checkpoints before it as they were.
         """
@@ -106,7 +108,7 @@ class Keeper:
             return True
         started_s = time.perf_counter()
         rng = Random(
-            now=tuple(self._workers.collect(randomness.capture())),
+            now=tuple(self._workers.collect(random or randomness.capture())),
             epoch_start=tuple(self._workers.collect(self._epoch_start)),
         )
         failed = 0
