@@ -37,11 +37,6 @@ def configure(*, quiet: bool, verbosity: int) -> None:
     _talk.quiet, _talk.verbosity = quiet, verbosity
 
 
-def is_quiet() -> bool:
-    """Whether `--quiet` was given."""
-    return _talk.quiet
-
-
 def verbosity() -> int:
     """How often `-v` was given."""
     return _talk.verbosity

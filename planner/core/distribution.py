@@ -133,24 +133,6 @@ class Distribution:
             quantiles=tuple(offset + q for q in self.quantiles), evidence=self.evidence
         )
 
-    def plus_comonotone(self, other: Distribution) -> Distribution:
-        """The sum when both are large together: quantiles add."""
-        pairs = zip(self.quantiles, other.quantiles, strict=True)
-        return Distribution(
-            quantiles=tuple(a + b for a, b in pairs),
-            evidence=weakest(self.evidence, other.evidence),
-        )
-
-    def plus_independent(self, other: Distribution) -> Distribution:
-        """The sum when neither tells anything of the other; see `add_independent`."""
-        import numpy as np
-
-        total = add_independent(np.asarray([self.quantiles]), np.asarray([other.quantiles]))[0]
-        return Distribution(
-            quantiles=tuple(float(v) for v in total),
-            evidence=weakest(self.evidence, other.evidence),
-        )
-
 
 def add_independent(a: Array, b: Array) -> Array:
     """Quantiles of a sum of independent quantities, row by row.

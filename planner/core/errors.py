@@ -121,32 +121,11 @@ class EvidenceError(PlannerError):
     exit_code = ExitCode.PROBE
 
 
-class RunFailedError(PlannerError):
-    """The user's program failed beyond its retry allowance."""
-
-    default_code = "run.failed"
-    exit_code = ExitCode.RUN_FAILED
-
-
 class BudgetStopError(PlannerError):
     """The run was stopped by its cap; the checkpoint is kept and everything was released."""
 
     default_code = "run.budget"
     exit_code = ExitCode.BUDGET_STOP
-
-
-class LateError(PlannerError):
-    """The run finished after its deadline."""
-
-    default_code = "run.late"
-    exit_code = ExitCode.LATE
-
-
-class StaleError(PlannerError):
-    """Only cached or static prices were to be had, and `--fail-on stale` was given."""
-
-    default_code = "price.stale"
-    exit_code = ExitCode.STALE
 
 
 class NotConfirmedError(PlannerError):

@@ -14,8 +14,6 @@ EventType = Literal[
     "probe.progress",
     "probe.finished",
     "model.fitted",
-    "price.updated",
-    "option.updated",
     "estimate.completed",
     "run.created",
     "run.provisioning",

@@ -9,7 +9,6 @@ keys, hashes, numbers) is left readable.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 MASK = "***"
 
@@ -72,11 +71,6 @@ def redact(text: str) -> str:
     text = _mask_values(_FLAG, text)
     text = _RANDOM_AFTER_WORD.sub(_mask_random, text)
     return _FORTY.sub(lambda m: MASK if _is_mixed(m[0]) else m[0], text)
-
-
-def redact_env(env: Mapping[str, str]) -> dict[str, str]:
-    """The mapping, with values masked that have a secret's name or look like a secret."""
-    return {k: MASK if v and is_secret_name(k) else redact(v) for k, v in env.items()}
 
 
 def _mask_user(match: re.Match[str]) -> str:

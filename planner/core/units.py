@@ -1,7 +1,8 @@
 """Durations, deadlines, money and sizes: what a person types, and what a person is shown.
 
 Nothing is guessed: a number without a unit, a sign, an empty text and anything that can be read in
-two ways are refused with an example of what to write. `parse` accepts whatever `format` prints.
+two ways are refused with an example of what to write. What is printed for a duration or an amount can be read
+back.
 """
 
 from __future__ import annotations
@@ -31,8 +32,6 @@ _ISO_DURATION = re.compile(
 # With seconds it is a duration, 1:30:00.
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})\s*(Z|UTC|[+-]\d{2}:?\d{2})?", re.IGNORECASE)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
-_SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([kKMGTP]?)(i?)[bB]")
-_SIZE_STEPS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 
 
 # ---- durations -------------------------------------------------------------------------------
@@ -163,17 +162,6 @@ def deadline_from_time(at: datetime, now: datetime) -> float:
     return seconds
 
 
-def describe_deadline(deadline_s: float, at: datetime, *, zone: tzinfo | None = None) -> str:
-    """A deadline in both forms, `6h00m -> 17:40 UTC`; with the date when it is another day.
-
-    `zone` is what the time is shown in, by default the machine's own.
-    """
-    start = _local(at - timedelta(seconds=deadline_s), zone)
-    end = _local(at, zone)
-    form = "%H:%M" if start.date() == end.date() else "%Y-%m-%d %H:%M"
-    return f"{format_duration(deadline_s)} -> {end.strftime(form)} {end.tzname()}"
-
-
 def _next_clock_time(clock: re.Match[str], now: datetime, zone: tzinfo | None) -> datetime:
     try:
         wanted = time(int(clock.group(1)), int(clock.group(2)))
@@ -272,11 +260,6 @@ def to_microusd(usd: float) -> int:
     return round(Decimal(repr(float(usd))) * _MICRO)
 
 
-def from_microusd(microusd: int) -> float:
-    """Whole micro-dollars as dollars."""
-    return microusd / _MICRO
-
-
 def format_money(usd: float) -> str:
     """`$13.80`, and four decimals under ten cents: `$0.0231`. Never shows some money as none."""
     if not math.isfinite(usd):
@@ -290,26 +273,6 @@ def format_money(usd: float) -> str:
 
 
 # ---- sizes -----------------------------------------------------------------------------------
-
-
-def parse_size_bytes(text: str) -> int:
-    """Bytes of a size: `18.2 GB` (decimal), `16 GiB` (binary).
-
-    Raises:
-        UnitError: Empty, negative, zero, without a unit, or not a size.
-    """
-    raw = _text(text, "size", "write for example 18.2 GB")
-    if _NUMBER.fullmatch(raw):
-        raise UnitError(f"{raw} what? A size needs a unit", hint=f"write {raw} GB or {raw} MB")
-    match = _SIZE.fullmatch(raw)
-    if match is None:
-        raise UnitError(f'"{_short(raw)}" is not a size', hint="write for example 18.2 GB")
-    number, step, binary = match.groups()
-    scale = (1024 if binary else 1000) ** _SIZE_STEPS[step.upper()]
-    size = int((Decimal(number) * scale).to_integral_value())
-    if size <= 0:
-        raise UnitError(f'"{raw}" is no size at all', hint="write for example 18.2 GB")
-    return size
 
 
 def format_bytes(size_bytes: float) -> str:

@@ -69,25 +69,6 @@ def json_line(value: Mapping[str, Any]) -> bytes:
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
-def append_ndjson(path: Path, value: Mapping[str, Any], *, sync: bool = False) -> None:
-    """Append one line of JSON in a single write; `sync` flushes it to the disk.
-
-    Raises:
-        StoreError: It could not be written.
-    """
-    line = json_line(value)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            write_all(handle, line)
-            if sync:
-                os.fsync(handle)
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise store_error(error, "append to", path) from error
-
-
 def write_all(handle: int, data: bytes) -> None:
     """Write all of `data` to an open file descriptor. Raises OSError."""
     view = memoryview(data)

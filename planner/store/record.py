@@ -331,7 +331,6 @@ _HANDLERS = {
     "run.created": RunRecord._created,
     "run.provisioning": RunRecord._provisioning,
     "resource.acquired": RunRecord._acquired,
-    "price.updated": RunRecord._price,
     "resource.released": RunRecord._released,
     "run.started": RunRecord._started,
     "run.resumed": RunRecord._resumed,

@@ -186,18 +186,6 @@ def test_any_text_is_a_later_time_or_a_unit_error(text: str) -> None:
     assert at > NOW
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("6h", "6h00m -> 17:40 UTC"),
-        ("17:40", "6h00m -> 17:40 UTC"),
-        ("2d", "2d00h -> 2026-11-23 11:40 UTC"),
-    ],
-)
-def test_a_deadline_is_echoed_in_both_forms(text: str, shown: str) -> None:
-    assert units.describe_deadline(*units.parse_deadline(text, NOW, zone=UTC), zone=UTC) == shown
-
-
 # ---- money
 
 
@@ -244,11 +232,6 @@ def test_money_is_shown_with_two_decimals_and_four_under_ten_cents(usd: float, t
     assert units.format_money(usd) == text
 
 
-@given(st.integers(min_value=0, max_value=10**15))
-def test_micro_dollars_survive_the_way_through_dollars(microusd: int) -> None:
-    assert units.to_microusd(units.from_microusd(microusd)) == microusd
-
-
 @given(st.integers(min_value=1, max_value=10**10))
 def test_shown_money_reads_back(cents: int) -> None:
     assert units.to_microusd(units.parse_money_usd(units.format_money(cents / 100))) == (
@@ -265,35 +248,12 @@ def test_money_that_is_not_a_number_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"),
-    [("18.2 GB", 18_200_000_000), ("512 B", 512), ("1.5kB", 1500), ("16 GiB", 16 * 2**30),
-     ("97MB", 97_000_000), ("1 tb", 10**12)],
-)  # fmt: skip
-def test_a_size_is_read_in_decimal_units(text: str, size: int) -> None:
-    assert units.parse_size_bytes(text.replace("tb", "TB")) == size
-
-
-@pytest.mark.parametrize("text", ["", "18", "-1 GB", "0 GB", "GB", "18 G", "18 XB", "0.1 B"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(UnitError):
-        units.parse_size_bytes(text)
-
-
-@pytest.mark.parametrize(
     ("size", "text"),
     [(0, "0 B"), (512, "512 B"), (1500, "1.5 kB"), (97_000_000, "97.0 MB"), (999_999, "1.0 MB"),
      (18_200_000_000, "18.2 GB"), (181_000_000_000, "181 GB"), (2.5e15, "2.5 PB")],
 )  # fmt: skip
 def test_a_size_is_shown_in_decimal_units(size: int, text: str) -> None:
     assert units.format_bytes(size) == text
-
-
-@given(st.integers(min_value=1, max_value=10**17))
-def test_a_shown_size_reads_back_as_near_as_it_was_shown(size: int) -> None:
-    shown = units.format_bytes(size)
-    back = units.parse_size_bytes(shown)
-    assert units.format_bytes(back) == shown
-    assert back == pytest.approx(size, rel=0.05)
 
 
 def test_importing_the_units_is_light() -> None:
