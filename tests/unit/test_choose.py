@@ -238,7 +238,16 @@ def test_nothing_changes_before_the_nearest_flip(
         part = data.draw(st.floats(0, 0.999))
         value = start + part * (flip.value - start)
         assume(value > 0)
-        assert score(*vary(table, terms, flip.variable, value, scores.pick)).pick == scores.pick
+        again = score(*vary(table, terms, flip.variable, value, scores.pick))
+        # Between options that are equal in all respects the last bit of a sum decides.
+        assert again.pick is not None
+        assert _same(again, scores.pick, again.pick)
+
+
+def _same(scores: Scores, one: int, other: int) -> bool:
+    """Whether two options take and cost the same."""
+    means = (scores.mean_total_s, scores.mean_cost_usd)
+    return one == other or all(m[one] == pytest.approx(m[other], rel=1e-12) for m in means)
 
 
 def test_hour_value_at_which_speed_pays_is_the_price_of_an_hour_saved() -> None:
