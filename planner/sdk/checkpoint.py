@@ -39,17 +39,22 @@ class Written:
 
 
 class CheckpointFolder:
-    """The checkpoints of one run. One process at a time writes here."""
+    """The checkpoints of one run. One process at a time writes here.
 
-    def __init__(self, root: Path) -> None:
+    `check` raises CorruptCheckpoint when what is in a checkpoint's folder cannot be loaded.
+    """
+
+    def __init__(self, root: Path, check: Callable[[Path], None]) -> None:
         self.root = root
+        self._check = check
         self._bad: set[str] = set()
 
     def newest_good(self) -> Path | None:
-        """The newest checkpoint whose files are whole; says so when it is not the newest one."""
+        """The newest checkpoint that can be loaded; says so when it is not the newest one."""
         for path in reversed(self._all()):
             try:
                 verify(path)
+                self._check(path)
             except CorruptCheckpoint as error:
                 self._bad.add(path.name)
                 tell(f"checkpoint {path.name} is damaged ({error}); trying the one before it")
@@ -64,7 +69,7 @@ class CheckpointFolder:
 
         Raises:
             OSError: The disk is full or gone; the checkpoints before it are untouched.
-            CorruptCheckpoint: What was written did not read back the same.
+            CorruptCheckpoint: What was written did not read back the same, or cannot be loaded.
             Exception: Whatever `fill` raised; the checkpoints before it are untouched.
         """
         self.root.mkdir(parents=True, exist_ok=True)
@@ -77,6 +82,7 @@ class CheckpointFolder:
             fill(beside)
             manifest_sha256 = _seal(beside)
             size_bytes = verify(beside)
+            self._check(beside)
             final = self.root / name
             os.rename(beside, final)
         except BaseException:

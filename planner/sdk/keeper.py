@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from planner.sdk import randomness
@@ -18,8 +17,9 @@ from planner.sdk.state import (
     Position,
     Random,
     apply_states,
+    check_loadable,
     read_position,
-    read_states,
+    unloadable,
     write_state,
 )
 
@@ -39,9 +39,10 @@ class Keeper:
         self._parts = parts
         self._workers = workers
         self._courier = courier
-        self._folder = CheckpointFolder(env.checkpoint_dir) if env.checkpoint_dir else None
+        self._folder: CheckpointFolder | None = None
+        if env.checkpoint_dir is not None:
+            self._folder = CheckpointFolder(env.checkpoint_dir, check_loadable)
         self._saved: Position | None = None
-        self._proven = False  # a checkpoint of this process was read back into plain values
         self._rng: Random | None = None  # what is still to be restored
         self._epoch_start = b""
         if self._folder is not None and env.probe_steps is None:
@@ -124,9 +125,9 @@ class Keeper:
     def _write(self, folder: CheckpointFolder, rng: Random, reason: str, started_s: float) -> bool:
         at = self.at
         try:
-            written = folder.write(at.step, lambda path: self._fill(path, at, rng))
+            written = folder.write(at.step, lambda path: write_state(path, self._parts, at, rng))
         except Exception as error:
-            text = f"{type(error).__name__}: {error}"
+            text = f"{type(error).__name__}: {error}" + self._blamed(error)
             tell(f"checkpoint at step {at.step} failed ({text}); those before it are untouched")
             self._courier.say("checkpoint_failed", at_once=True, step=at.step, error=text)
             return False
@@ -144,11 +145,15 @@ class Keeper:
         )
         return True
 
-    def _fill(self, path: Path, at: Position, rng: Random) -> None:
-        write_state(path, self._parts, at, rng)
-        if not self._proven:  # once: what cannot be read back must not become the newest
-            read_states(path)
-            self._proven = True
+    def _blamed(self, error: Exception) -> str:
+        """Which of the script's values made `error`, where it is one of them."""
+        if isinstance(error, OSError):
+            return ""
+        try:
+            found = unloadable(self._parts)
+        except Exception:  # a state_dict that raises is what `error` tells already
+            return ""
+        return f": {found}; a state_dict must hold tensors and plain values" if found else ""
 
     def _resume(self, folder: CheckpointFolder) -> None:
         newest = folder.newest_good() if self._workers.leads else None

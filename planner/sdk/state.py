@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.sdk.accumulate import is_ddp
-from planner.sdk.checkpoint import SafeFile, write_json
+from planner.sdk.checkpoint import CorruptCheckpoint, SafeFile, write_json
 from planner.sdk.errors import SdkError
 
 _POSITION = "position.json"
@@ -127,8 +129,40 @@ def read_position(folder: Path) -> tuple[Position, Random]:
     return Position(**header), Random(now=now, epoch_start=start)
 
 
-def read_states(folder: Path) -> dict[str, Any]:
-    """The saved state_dicts by name: tensors and plain values only, on the CPU."""
+def check_loadable(folder: Path) -> None:
+    """Read everything but the tensors' own bytes, the way a resume does.
+
+    Raises:
+        CorruptCheckpoint: It could not be gone on from.
+        SdkError: It was written with torch, which is not imported.
+    """
+    try:
+        read_position(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptCheckpoint(f"{_POSITION}: {type(error).__name__}: {error}") from error
+    try:
+        read_states(folder, mapped=True)
+    except SdkError:
+        raise
+    except Exception as error:  # unpickling raises whatever the bytes lead it to
+        raise CorruptCheckpoint(_why_unreadable(folder, error)) from error
+
+
+def _why_unreadable(folder: Path, error: Exception) -> str:
+    """One line of torch's long text: which object of which class is refused."""
+    said = str(error)
+    refused = re.search(r"GLOBAL (\S+)", said) or re.search(r"Unsupported class (\S+)", said)
+    if refused is None:
+        first = (said.splitlines() or [""])[0]
+        return f"{folder.name} cannot be loaded: {type(error).__name__}: {first}"
+    return f"a state_dict holds a {refused[1]}, which weights_only=True refuses to load"
+
+
+def read_states(folder: Path, *, mapped: bool = False) -> dict[str, Any]:
+    """The saved state_dicts by name: tensors and plain values only, on the CPU.
+
+    With `mapped`, tensors stay on the disk until they are used.
+    """
     plain = folder / _PLAIN
     if plain.exists():
         states: dict[str, Any] = json.loads(plain.read_text(encoding="utf-8"))
@@ -136,7 +170,9 @@ def read_states(folder: Path) -> dict[str, Any]:
     torch: Any = sys.modules.get("torch")
     if torch is None:
         raise SdkError(f"the checkpoint {folder} was written with torch: import torch first")
-    loaded: dict[str, Any] = torch.load(folder / _TENSORS, map_location="cpu", weights_only=True)
+    loaded: dict[str, Any] = torch.load(
+        str(folder / _TENSORS), map_location="cpu", weights_only=True, mmap=mapped
+    )
     return loaded
 
 
@@ -159,3 +195,42 @@ def apply_states(folder: Path, parts: Parts) -> None:
             ) from error
     if parts.load is not None:
         parts.load(folder)
+
+
+def unloadable(parts: Parts) -> str | None:
+    """Where in the script's state_dicts something is that cannot be saved and loaded again."""
+    for name, thing in parts.named().items():
+        found = _unloadable(thing.state_dict(), name.removeprefix("extra."))
+        if found is not None:
+            return found
+    return None
+
+
+def _unloadable(value: Any, path: str) -> str | None:
+    torch: Any = sys.modules.get("torch")
+    items: list[tuple[object, Any]] = []
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif isinstance(value, (list, tuple)):
+        items = list(enumerate(value))
+    elif torch is not None and isinstance(value, torch.Tensor):
+        return None  # large, and never to blame
+    elif not _comes_back(value):
+        return f"{path} is a {type(value).__module__}.{type(value).__qualname__}"
+    found = (_unloadable(item, f"{path}[{key!r}]") for key, item in items)
+    return next((text for text in found if text is not None), None)
+
+
+def _comes_back(value: Any) -> bool:
+    torch: Any = sys.modules.get("torch")
+    try:
+        if torch is None:
+            json.dumps(value)
+            return True
+        file = io.BytesIO()
+        torch.save(value, file)
+        file.seek(0)
+        torch.load(file, weights_only=True)
+    except Exception:  # whatever it is that fails, `value` is to blame
+        return False
+    return True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -364,6 +366,113 @@ def test_what_cannot_be_read_back_never_becomes_the_newest_checkpoint(bench: Ben
     good = events(bench.events_path(), "checkpoint")[-1]["path"]
     odd = bench.run(script, ODD=1)[0]
     assert odd.returncode == 0, odd.stderr
-    assert "weights_only" in events(bench.events_path(), "checkpoint_failed")[-1]["error"]
+    said = events(bench.events_path(), "checkpoint_failed")[0]["error"]
+    assert "odd['odd'] is a __main__.Odd" in said
+    assert "weights_only" in said
+    assert said in odd.stderr
+    assert "done" in odd.stdout, "training went on"
     assert [str(path) for path in Path(good).parent.iterdir()] == [good]
     assert bench.run(script)[0].returncode == 0
+
+
+@pytest.mark.torch
+def test_a_whole_checkpoint_that_cannot_be_loaded_falls_back_to_the_one_before(
+    bench: Bench,
+) -> None:
+    import torch
+
+    script = bench.script(TORCH_SCRIPT)
+    bench.run(script, PLANNER_CHECKPOINT_INTERVAL_S=EVERY_STEP)
+    before = newest(bench)
+    refused = bench.checkpoints / "000999-step999"
+    shutil.copytree(before, refused)
+    torch.save({"model": Path("an object")}, refused / "state.pt")
+    manifest = json.loads((refused / "manifest.json").read_text())
+    content = (refused / "state.pt").read_bytes()
+    entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest["files"]["state.pt"] = entry
+    (refused / "manifest.json").write_text(json.dumps(manifest))
+    (done,) = bench.run(script)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+    assert "000999-step999 is damaged" in done.stderr
+    assert "pathlib" in done.stderr
+    assert events(bench.events_path(), "attached")[0]["resumed"]["path"] == str(before)
+
+
+def stops_at_the_last_step(samples: str) -> str:
+    """A script whose `last` is set in the loop over batches and used after it."""
+    return f"""
+    import itertools, os, signal
+    import planner.sdk as planner
+
+    class Seen:
+        batches = []
+        def state_dict(self):
+            return {{"batches": self.batches}}
+        def load_state_dict(self, state):
+            self.batches = state["batches"]
+
+    class Stream:
+        def __iter__(self):
+            return iter([[i] for i in range(10)])
+
+    class Understated(Stream):
+        def __len__(self):
+            return 4
+
+    seen = Seen()
+    job = planner.attach(epochs=3, state={{"seen": seen}})
+    for epoch, batches in job.epochs({samples}):
+        last = None
+        for batch in batches:
+            last = batch[0]
+            seen.batches.append([epoch, last])
+            if job.step == int(os.environ.get("STOP_AT", "-1")):
+                os.kill(os.getpid(), signal.SIGTERM)
+        last + 0
+        if epoch == int(os.environ.get("STOP_IN_TAIL", "-1")):
+            os.kill(os.getpid(), signal.SIGTERM)
+    print(seen.batches)
+    """
+
+
+@pytest.mark.parametrize("stop_at", [5, 9, 19])
+@pytest.mark.parametrize("loader", ["Stream()", "Understated()"])
+def test_an_epochs_end_is_found_whatever_the_loader_says_of_its_length(
+    bench: Bench, loader: str, stop_at: int
+) -> None:
+    script = bench.script(stops_at_the_last_step(loader))
+    assert bench.run(script, STOP_AT=stop_at)[0].returncode == 75
+    saved = events(bench.events_path(), "checkpoint")[-1]
+    assert (saved["epoch"], saved["step"]) == ((stop_at + 1) // 10, stop_at + 1)
+    assert trained(bench.run(script)[0]) == EVERYTHING
+
+
+@pytest.mark.parametrize(("asked", "at"), [({"STOP_AT": 29}, 30), ({"STOP_IN_TAIL": 2}, 30)])
+def test_a_stop_in_the_last_epochs_tail_acts_at_the_end(
+    bench: Bench, asked: dict[str, int], at: int
+) -> None:
+    script = bench.script(stops_at_the_last_step("Stream()"))
+    assert bench.run(script, **asked)[0].returncode == 75
+    saved = events(bench.events_path(), "checkpoint")[-1]
+    assert (saved["epoch"], saved["step"]) == (EPOCHS, at)
+    assert trained(bench.run(script)[0]) == EVERYTHING
+
+
+@pytest.mark.parametrize("loader", ["Stream()", "[[i] for i in range(10)]"])
+def test_an_old_checkpoint_behind_an_epochs_last_step_goes_on_with_the_next_epoch(
+    bench: Bench, loader: str
+) -> None:
+    script = bench.script(stops_at_the_last_step(loader))
+    bench.run(script, STOP_AT=9)
+    checkpoint = newest(bench)
+    header = json.loads((checkpoint / "position.json").read_text()) | {"epoch": 0, "position": 10}
+    content = json.dumps(header).encode()
+    (checkpoint / "position.json").write_bytes(content)
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest["files"]["position.json"] = entry
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    (done,) = bench.run(script)
+    assert trained(done) == EVERYTHING
+    assert "epoch 1 was complete: what follows its batches is not done again" in done.stderr

@@ -44,8 +44,9 @@ SCRIPT = """
                 optimizer.zero_grad()
                 nn.functional.mse_loss(model(features), target).backward()
                 optimizer.step()
-                if job.step == STOP_AT and RANK == 1:
+                if job.step == STOP_AT and RANK == WORKERS - 1:
                     os.kill(os.getpid(), signal.SIGTERM)
+            i.sum()  # what the loop over batches set: there is no epoch without one
     finally:
         weights = [p.tolist() for p in inner.parameters()]
         print(json.dumps({"seen": seen, "drawn": drawn, "weights": weights, "steps": job.step}))
@@ -119,6 +120,19 @@ def test_two_workers_stop_at_one_step_and_go_on_as_if_nothing_had_been(bench: Be
     for mine, expected in zip(alone[0]["weights"], plain_loop(seen), strict=True):
         difference = (torch.tensor(mine, dtype=torch.float64) - expected).abs().max()
         assert difference < 1e-12, "as one process does by hand"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stop_at_an_epochs_last_step_is_resumed_with_a_whole_epoch(
+    bench: Bench, workers: int
+) -> None:
+    whole = start(bench, workers=workers, PLANNER_CHECKPOINT_DIR=bench.root / "other")
+    first = start(bench, workers=workers, code=75, STOP_AT=3)
+    saved = events(bench.events_path(), "checkpoint")[-1]
+    assert (saved["epoch"], saved["step"]) == (1, 4)
+    second = start(bench, workers=workers)
+    assert order(first, second) == ONCE_EACH
+    assert second[0]["weights"] == whole[0]["weights"]
 
 
 def merged(run: list[dict[str, Any]]) -> list[list[int]]:
