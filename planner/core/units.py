@@ -1,8 +1,7 @@
 """Durations, deadlines, money and sizes: what a person types, and what a person is shown.
 
 Nothing is guessed: a number without a unit, a sign, an empty text and anything that can be read in
-two ways are refused with an example of what to write. What is printed for a duration or an amount can be read
-back.
+two ways are refused with an example of what to write. Printed durations and amounts read back.
 """
 
 from __future__ import annotations
