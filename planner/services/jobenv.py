@@ -68,7 +68,7 @@ def render_argv(
     Raises:
         ConfigError: The template names an unknown placeholder, or `{data}` without a data set.
     """
-    values: dict[str, str | None] = {
+    values = {
         "data": data,
         "epochs": str(job.epochs),
         "micro_batch": str(knobs.micro_batch),
@@ -82,26 +82,28 @@ def render_argv(
         "precision": knobs.precision,
     }
     where = job.source or "the command"
+    return tuple(
+        _PLACEHOLDER.sub(lambda found: _value_of(found.group(1), values, where), argument)
+        for argument in job.command
+    )
 
-    def fill(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name not in values:
-            near = difflib.get_close_matches(name, PLACEHOLDERS, n=1)
-            meant = f"Did you mean {{{near[0]}}}? " if near else ""
-            known = " ".join(f"{{{p}}}" for p in PLACEHOLDERS)
-            raise ConfigError(
-                f"{where}: unknown placeholder {{{name}}} in job.command",
-                hint=f"{meant}Known are {known}.",
-            )
-        value = values[name]
-        if value is None:
-            raise ConfigError(
-                f"{where}: job.command uses {{{name}}}, but the job names no {name}",
-                hint=f'Add {name} = "..." under [job], or take {{{name}}} out of the command.',
-            )
-        return value
 
-    return tuple(_PLACEHOLDER.sub(fill, argument) for argument in job.command)
+def _value_of(name: str, values: Mapping[str, str | None], where: str) -> str:
+    if name not in values:
+        near = difflib.get_close_matches(name, PLACEHOLDERS, n=1)
+        meant = f"Did you mean {{{near[0]}}}? " if near else ""
+        known = " ".join(f"{{{p}}}" for p in PLACEHOLDERS)
+        raise ConfigError(
+            f"{where}: unknown placeholder {{{name}}} in job.command",
+            hint=f"{meant}Known are {known}.",
+        )
+    value = values[name]
+    if value is None:
+        raise ConfigError(
+            f"{where}: job.command uses {{{name}}}, but the job names no {name}",
+            hint=f'Add {name} = "..." under [job], or take {{{name}}} out of the command.',
+        )
+    return value
 
 
 def uses_placeholder(job: JobSpec, *names: str) -> bool:
@@ -126,11 +128,7 @@ def worker_env(
     """The complete environment of a worker, but for what the runner adds.
 
     It holds the basic variables, those that the job names under `env`, and planner's own; never
-    anything else. With a command that starts with `python`, and no virtual environment active in
-    the caller's shell, the folder of planner's own interpreter comes first on PATH, so that
-    `.venv/bin/planner run` uses the packages of `.venv`; a planner that was installed as an
-    isolated tool (pipx, uv tool) leaves PATH alone. Batch sizes that are not known (0) are left
-    out: the script then keeps its own.
+    anything else. Batch sizes that are not known (0) are left out: the script then keeps its own.
 
     Args:
         job: Names the variables to pass on.
@@ -148,7 +146,26 @@ def worker_env(
         UsageError: A variable that the job names is not set.
     """
     caller = os.environ if environ is None else environ
-    env = {name: caller[name] for name in BASIC_VARIABLES if name in caller}
+    env = _passed_on(job, caller) | {
+        "PLANNER_RUN_ID": run_id,
+        "PLANNER_ATTEMPT": str(attempt),
+        "PLANNER_CONTROL": control,
+        "PLANNER_CHECKPOINT_DIR": checkpoint_dir,
+        "PLANNER_CHECKPOINT_INTERVAL_S": f"{knobs.checkpoint_interval_s:g}",
+        "PLANNER_OUTPUT_DIR": output_dir,
+        "PLANNER_SEED": str(job.seed),
+    }
+    batches = {"GLOBAL": knobs.global_batch, "MICRO": knobs.micro_batch}
+    env |= {f"PLANNER_{name}_BATCH": str(size) for name, size in batches.items() if size > 0}
+    if job.loader_workers is not None or knobs.loader_workers > 0:
+        env["PLANNER_LOADER_WORKERS"] = str(knobs.loader_workers)
+    if probe_steps is not None:
+        env["PLANNER_PROBE_STEPS"] = str(probe_steps)
+    return env
+
+
+def _passed_on(job: JobSpec, caller: Mapping[str, str]) -> dict[str, str]:
+    """What a worker gets of the caller's environment. Raises `UsageError`."""
     missing = [name for name in job.env if name not in caller]
     if missing:
         names = ", ".join(missing)
@@ -159,30 +176,18 @@ def worker_env(
             hint=f"export {missing[0]}=... before calling planner, or drop it from env in [job].",
             code="usage.env_missing",
         )
-    env |= {name: caller[name] for name in job.env}
-    env["PATH"] = search_path(job.command, caller)
-    env |= {
-        "PLANNER_RUN_ID": run_id,
-        "PLANNER_ATTEMPT": str(attempt),
-        "PLANNER_CONTROL": control,
-        "PLANNER_CHECKPOINT_DIR": checkpoint_dir,
-        "PLANNER_CHECKPOINT_INTERVAL_S": f"{knobs.checkpoint_interval_s:g}",
-        "PLANNER_OUTPUT_DIR": output_dir,
-        "PLANNER_SEED": str(job.seed),
-    }
-    if knobs.global_batch > 0:
-        env["PLANNER_GLOBAL_BATCH"] = str(knobs.global_batch)
-    if knobs.micro_batch > 0:
-        env["PLANNER_MICRO_BATCH"] = str(knobs.micro_batch)
-    if job.loader_workers is not None or knobs.loader_workers > 0:
-        env["PLANNER_LOADER_WORKERS"] = str(knobs.loader_workers)
-    if probe_steps is not None:
-        env["PLANNER_PROBE_STEPS"] = str(probe_steps)
-    return env
+    env = {name: caller[name] for name in (*BASIC_VARIABLES, *job.env) if name in caller}
+    return env | {"PATH": search_path(job.command, caller)}
 
 
 def search_path(command: tuple[str, ...], caller: Mapping[str, str]) -> str:
-    """PATH of the workers; see `worker_env`."""
+    """PATH of the workers.
+
+    With a command that starts with `python`, and no virtual environment active in the caller's
+    shell, the folder of planner's own interpreter comes first, so that `.venv/bin/planner run`
+    uses the packages of `.venv`; a planner that was installed as an isolated tool (pipx, uv tool)
+    leaves PATH alone.
+    """
     path = caller.get("PATH", os.defpath)
     in_environment = "VIRTUAL_ENV" in caller or "CONDA_PREFIX" in caller
     isolated = any((Path(sys.prefix) / mark).exists() for mark in _ISOLATED_TOOL_MARKS)

@@ -130,22 +130,8 @@ def run_document(view: RunView) -> Document:
             attempts=view.attempts,
             supervisor_alive=summary.supervisor_alive,
             progress=_progress(view),
-            money=run_v1.Money(
-                spent_usd=summary.spent_usd,
-                budget_usd=summary.budget_usd,
-                usd_per_h=view.usd_per_h,
-                max_usd_per_h=plan.max_usd_per_h,
-                at_end_usd=_quantiles_or_none(view.cost_at_end_usd),
-                p_budget=share(view.p_budget),
-            ),
-            time=run_v1.Timing(
-                elapsed_s=max(view.elapsed_s, 0.0),
-                total_s=summary.total_s,
-                left_s=_quantiles_or_none(view.eta_s),
-                deadline_at=plan.goal.deadline_at,
-                p_deadline=share(view.p_deadline),
-                late=summary.late,
-            ),
+            money=_money(view),
+            time=_timing(view),
             predicted=run_v1.Predicted(
                 total_s=_quantiles(summary.predicted_total_s),
                 total_interval_s=_interval(option.total_interval),
@@ -374,6 +360,28 @@ def _progress(view: RunView) -> run_v1.Progress:
         epochs=view.epochs,
         samples_per_s=number(view.samples_per_s),
         loader_wait_fraction=share(view.loader_wait_fraction),
+    )
+
+
+def _money(view: RunView) -> run_v1.Money:
+    return run_v1.Money(
+        spent_usd=view.summary.spent_usd,
+        budget_usd=view.summary.budget_usd,
+        usd_per_h=view.usd_per_h,
+        max_usd_per_h=view.plan.max_usd_per_h,
+        at_end_usd=_quantiles_or_none(view.cost_at_end_usd),
+        p_budget=share(view.p_budget),
+    )
+
+
+def _timing(view: RunView) -> run_v1.Timing:
+    return run_v1.Timing(
+        elapsed_s=max(view.elapsed_s, 0.0),
+        total_s=view.summary.total_s,
+        left_s=_quantiles_or_none(view.eta_s),
+        deadline_at=view.plan.goal.deadline_at,
+        p_deadline=share(view.p_deadline),
+        late=view.summary.late,
     )
 
 

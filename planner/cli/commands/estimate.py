@@ -54,14 +54,8 @@ def estimate(
     called = invocation.of(context)
     spec = read_job(called, job, where)
     flags = GoalFlags(deadline=deadline, budget=budget, confidence=confidence, prefer=prefer)
-    request = request_of(
-        spec,
-        goal_of(spec.goal, flags),
-        no_probe=no_probe,
-        fresh=fresh,
-        max_cost=max_probe_cost,
-        max_time=max_probe_time,
-    )
+    goal, caps = goal_of(spec.goal, flags), {"max_cost": max_probe_cost, "max_time": max_probe_time}
+    request = request_of(spec, goal, no_probe=no_probe, fresh=fresh, **caps)
     from planner.cli.estimating import make_estimate
     from planner.cli.progress import sink
 

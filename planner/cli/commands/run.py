@@ -34,6 +34,18 @@ class _Output:
     detach: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wish:
+    """What is to be launched, as it was typed; None leaves it to the plan."""
+
+    name: str | None
+    option: str | None
+    max_usd_per_h: float | None
+    controller: ControllerMode
+    retries: int | None
+    yes: bool
+
+
 def run(
     context: typer.Context,
     *,
@@ -84,8 +96,14 @@ def run(
 
     if json and ndjson:
         raise UsageError("--json and --ndjson were both given", hint="give one of them")
-    mode, highest = _controller(controller), _highest_price(max_price)
-    _check_name(name)
+    wish = _Wish(
+        name=_checked(name),
+        option=option,
+        max_usd_per_h=_highest_price(max_price),
+        controller=_controller(controller),
+        retries=retry,
+        yes=yes,
+    )
     called = invocation.of(context)
     output = _Output(json=json, ndjson=ndjson, detach=detach)
     flags = GoalFlags(deadline=deadline, budget=budget, confidence=confidence, prefer=prefer)
@@ -96,32 +114,35 @@ def run(
         request = request_of(
             spec, goal, no_probe=no_probe, max_cost=max_probe_cost, max_time=max_probe_time
         )
-        alive = _alive(services, name or spec.name)
-        result = None if alive else _estimated(services, spec, goal, request, output)
-    else:
-        if job is not None or called.command is not None:
-            raise UsageError(
-                "--plan holds its own job", hint="leave the job file or the command out"
+        if not _attached(services, name or spec.name, output):
+            _launch(
+                called, services, _estimated(services, spec, goal, request, output), wish, output
             )
+    elif job is not None or called.command is not None:
+        raise UsageError("--plan holds its own job", hint="leave the job file or the command out")
+    else:
         result = _planned(services, plan)
-        alive = _alive(services, name or result.job.name)
-        if flags.given:
-            result = services.rescore(result, goal_of(result.goal, flags))
-    if alive is not None or result is None:
-        diagnostics.say(f"{alive} of this name is running already: attaching, nothing is launched")
-        _follow(services, str(alive), output)
-        return
-    chosen = _choose(result, option)
-    pin = chosen.price.usd_per_h if highest is None else highest
-    _agree(called, result, chosen, pin, yes=yes)
+        if not _attached(services, name or result.job.name, output):
+            if flags.given:
+                result = services.rescore(result, goal_of(result.goal, flags))
+            _launch(called, services, result, wish, output)
+
+
+def _launch(
+    called: Invocation, services: Services, result: EstimateResult, wish: _Wish, output: _Output
+) -> None:
+    """Choose, ask, launch, and watch."""
+    chosen = _choose(result, wish.option)
+    pin = chosen.price.usd_per_h if wish.max_usd_per_h is None else wish.max_usd_per_h
+    _agree(called, result, chosen, pin, yes=wish.yes)
     run_id = services.launch(
         LaunchRequest(
             estimate=result,
             option_id=chosen.id,
-            name=name,
+            name=wish.name,
             max_usd_per_h=pin,
-            controller=mode,
-            retries=retry,
+            controller=wish.controller,
+            retries=wish.retries,
         )
     )
     diagnostics.say(f"{run_id} runs on when this terminal closes: planner attach {run_id}")
@@ -188,11 +209,11 @@ def _choose(result: EstimateResult, wanted: str | None) -> Option:
     return found[0]
 
 
-def _check_name(name: str | None) -> None:
+def _checked(name: str | None) -> str | None:
     from planner.config.paths import check_name
 
     try:
-        check_name(name or "job")
+        return None if name is None else check_name(name)
     except ConfigError as error:
         raise UsageError(f"--name {error.text}", hint=error.hint) from error
 
@@ -225,14 +246,18 @@ def _agree(
 # ---- watch -------------------------------------------------------------------------------------
 
 
-def _alive(services: Services, name: str) -> str | None:
-    """The live run of that name, if there is one."""
+def _attached(services: Services, name: str, output: _Output) -> bool:
+    """Whether a run of that name was alive already; it was then watched to its end."""
     from planner.cli.runtext import RESTING
 
     for summary in services.runs():
         if summary.name == name and summary.state not in RESTING and summary.supervisor_alive:
-            return summary.id
-    return None
+            diagnostics.say(
+                f"{summary.id} of this name is running already: attaching, nothing is launched"
+            )
+            _follow(services, summary.id, output)
+            return True
+    return False
 
 
 def _follow(services: Services, run_id: str, output: _Output) -> None:
