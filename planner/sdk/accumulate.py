@@ -2,9 +2,9 @@
 
 The script's loop calls zero_grad, backward, step and scheduler.step for every micro-batch. Inside
 the loop over batches, the calls that must not act are turned away: zero_grad but for the first
-micro-batch, the two steps but for the last. DistributedDataParallel sends gradients at the last
-only. The turned-away methods sit on the objects for the length of the loop and never show in a
-state_dict.
+micro-batch, the two steps and clipping but for the last. DistributedDataParallel sends gradients at
+the last only. The turned-away methods sit on the objects for the length of the loop and never show
+in a state_dict.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from planner.sdk.clipping import intercept_clipping
 from planner.sdk.errors import SdkError
 from planner.sdk.order import Micro
 
@@ -48,6 +49,7 @@ class Accumulation:
         if accumulates:
             _intercept(self._optimizer, "step", self._step, self._undo)
             _intercept(self._optimizer, "zero_grad", self._zero_grad, self._undo)
+            intercept_clipping(self.gradients_ready, self._parameters, self._undo)
             for module in _with_inner(self._model):
                 _intercept(module, "zero_grad", self._zero_grad, self._undo)
         if self._scheduler is not None and (accumulates or freeze_scheduler):

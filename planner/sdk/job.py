@@ -56,8 +56,8 @@ class Job:
     def gradients_ready(self) -> bool:
         """Whether this micro-batch completes a step; if so, gradients are the whole step's.
 
-        For what reads or changes gradients between backward and the optimiser's step:
-        `if job.gradients_ready(): clip_grad_norm_(model.parameters(), 1.0)`.
+        For what reads or changes gradients between backward and the optimiser's step. Torch's own
+        functions for clipping need it only where planner cannot find them: docs/training-script.md.
         """
         return True
 

@@ -6,7 +6,9 @@ import io
 import os
 import random
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 import torch
 from support.sdkbench import Bench, events
 from torch import nn
+from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader, Dataset, IterableDataset, WeightedRandomSampler
 
 import planner.sdk as sdk
@@ -125,6 +128,98 @@ class Clipping(Script):
             nn.utils.clip_grad_norm_(self.model.parameters(), 0.1)
         self.optimizer.step()
         self.scheduler.step()
+
+
+class ClippingUnaware(Script):
+    """Clips as any script does, that knows nothing of micro-batches."""
+
+    def clip(self, given: Any, most: float) -> Any:
+        return clip_grad_norm_(given, most)
+
+    def act(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.optimizer.zero_grad()
+        self.loss(x, y).backward()
+        self.norms.append(self.clip(self.model.parameters(), 0.1))
+        self.optimizer.step()
+        self.scheduler.step()
+
+    @cached_property
+    def norms(self) -> list[Any]:
+        return []
+
+
+class ClippingByModule(ClippingUnaware):
+    def clip(self, given: Any, most: float) -> Any:
+        return nn.utils.clip_grad_norm_(parameters=given, max_norm=most)
+
+
+class ClippingByAnotherName(ClippingUnaware):
+    def clip(self, given: Any, most: float) -> Any:
+        return vars(sys.modules["__main__"])["clip_all"](given, most)
+
+
+class ClippingInTwo(ClippingUnaware):
+    def clip(self, given: Any, most: float) -> Any:
+        given = list(given)
+        norm = nn.utils.get_total_norm([p.grad for p in given])
+        nn.utils.clip_grads_with_norm_(given, most, norm)
+        return norm
+
+
+UNAWARE = [ClippingUnaware, ClippingByModule, ClippingByAnotherName, ClippingInTwo]
+
+
+@pytest.mark.parametrize("micro_batch", [64, 13])
+@pytest.mark.parametrize("kind", UNAWARE)
+def test_clipping_acts_on_whole_steps(
+    here: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[ClippingUnaware],
+    micro_batch: int,
+) -> None:
+    real = nn.utils.clip_grad_norm_
+    monkeypatch.setattr(sys.modules["__main__"], "clip_all", real, raising=False)
+    here(PLANNER_GLOBAL_BATCH=GLOBAL_BATCH, PLANNER_MICRO_BATCH=micro_batch)
+    script = kind().run()
+    assert (script.weights - by_hand(script.seen, clip=0.1)).abs().max() < EXACT
+    assert sum(norm > 0.1 for norm in script.norms) >= EPOCHS, "there was something to clip"
+    for module in (nn.utils, nn.utils.clip_grad, sys.modules[__name__]):
+        assert vars(module)["clip_grad_norm_"] is real, "given back after the loop"
+    assert vars(sys.modules["__main__"])["clip_all"] is real
+
+
+class ClippingValues(ClippingUnaware):
+    def clip(self, given: Any, most: float) -> Any:
+        nn.utils.clip_grad_value_(given, 0.01)
+
+
+def test_clipping_by_value_acts_on_whole_steps(here: Callable[..., None]) -> None:
+    weights = []
+    for micro_batch in (64, 13):
+        here(
+            PLANNER_GLOBAL_BATCH=GLOBAL_BATCH,
+            PLANNER_MICRO_BATCH=micro_batch,
+            PLANNER_CHECKPOINT_DIR="",
+        )
+        script = ClippingValues().run()
+        weights.append(script.weights)
+    assert (weights[0] - weights[1]).abs().max() < EXACT
+    assert (weights[0] - by_hand(script.seen)).abs().max() > 1e-4, "there was something to clip"
+
+
+def test_clipping_what_is_not_gathered_is_let_through(here: Callable[..., None]) -> None:
+    here(PLANNER_GLOBAL_BATCH=GLOBAL_BATCH, PLANNER_MICRO_BATCH=16)
+    other = nn.Parameter(torch.zeros(3))
+
+    def each(_script: Script) -> None:
+        other.grad = torch.ones(3)
+        assert nn.utils.clip_grad_norm_(other, 0.5) > 1
+        assert other.grad.norm() < 0.51
+
+    script = Script()
+    script.each = each
+    script.run()
+    assert (script.weights - by_hand(script.seen)).abs().max() < EXACT
 
 
 def by_hand(order: list[list[int]], clip: float | None = None) -> torch.Tensor:
