@@ -54,8 +54,10 @@ def say(text: str) -> None:
 
 
 def warn(text: str, hint: str | None = None) -> None:
-    """A warning, unless `--quiet`."""
-    say(f"warning: {text}" + (f"\n  {hint}" if hint else ""))
+    """A warning, unless `--quiet`; what looks like a secret is masked."""
+    from planner.core.redact import redact
+
+    say(redact(f"warning: {text}" + (f"\n  {hint}" if hint else "")))
 
 
 def status(text: str) -> None:

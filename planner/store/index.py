@@ -87,7 +87,10 @@ class RunIndex:
             raise self._error(error) from error
         except sqlite3.DatabaseError:
             self._discard()
-            db = self._connect()
+            try:
+                db = self._connect()
+            except sqlite3.Error as error:
+                raise self._error(error) from error
         try:
             yield db
         except sqlite3.OperationalError as error:

@@ -165,3 +165,16 @@ def test_text_files_end_with_one_new_line_and_hold_no_tabs_or_trailing_blanks() 
         if "\t" in text and not name.startswith("tests/"):
             found.append(f"{name}: tab")
     assert found == []
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    link = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(?:#[^)\s]*)?\)")
+    found = [
+        (name, target)
+        for name, text in texts((".md",))
+        if name == "README.md" or name.startswith("docs/")
+        for target in link.findall(text)
+    ]
+    assert len(found) > 20
+    broken = [f"{n}: {t}" for n, t in found if not ((ROOT / n).parent / t).exists()]
+    assert broken == []

@@ -290,6 +290,7 @@ def test_the_line_in_the_root_help_is_the_commands_own(planner: Planner) -> None
         (("run", "job.toml", "--controller", "wild"), "guarded"),
         (("run", "job.toml", "--yes", "--max-price", "abc"), "abc"),
         (("run", "job.toml", "--yes", "--name", "../x"), "--name may hold letters"),
+        (("run", "job.toml", "--yes", "--name", ""), "--name may hold letters"),
         (("run", "job.toml", "--plan", "plan.json"), "its own job"),
         (("run", "--plan", "job.toml", "--yes"), "not JSON"),
         (("run", "--plan", "nowhere.json", "--yes"), "cannot be read"),

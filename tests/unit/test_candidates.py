@@ -85,6 +85,7 @@ def test_a_script_that_is_not_distributed_gets_one_worker_and_a_warning() -> Non
     found, warnings = trials(JOB, offers(1, 2), 64, distributed=False)
     assert {t.resources.workers for t in found} == {1}
     assert [w.code for w in warnings] == ["job.not_distributed"]
+    assert "set workers in [job]" in (warnings[0].hint or ""), "the key of a job file"
 
 
 def test_when_nothing_fits_the_job_is_told() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 
@@ -144,6 +146,47 @@ def test_an_index_that_cannot_be_written_only_costs_time(shop):
     shop.done("r-0001")
     shop.state.index.mkdir()
     assert [run.id for run in shop.services.runs()] == ["r-0001"]
+
+
+@pytest.fixture
+def read_only(shop):
+    """Makes the shop's state directory one on a file system that is mounted read-only."""
+    path, mounted = shop.state.path, []
+
+    def make():
+        source = shop.path / "writable"
+        path.rename(source)
+        path.mkdir()
+        for options in (["--bind", str(source), str(path)], ["-o", "remount,bind,ro", str(path)]):
+            done = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                pytest.skip(f"this machine does not allow mounting: {done.stderr.strip()}")
+            mounted[:] = [path]
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("harm", ["", "lose", "garbage", "later"])
+def test_runs_are_read_from_a_read_only_state_directory(shop, read_only, harm):
+    shop.done("r-0001")
+    shop.done("r-0002")
+    before = shop.services.runs()
+    index = shop.state.index
+    if harm == "lose":
+        index.unlink()
+    elif harm == "garbage":
+        index.write_bytes(b"\x00garbage" * 1000)
+    elif harm == "later":
+        with closing(sqlite3.connect(index)) as db:
+            db.execute("PRAGMA user_version = 99")
+    read_only()
+    assert shop.services.runs() == before
+    assert shop.services.resolve("@last") == "r-0002"
+    assert shop.services.view("r-0001").summary.state is RunState.DONE
+    assert shop.services.logs("r-0001").lines
+    assert shop.services.compare(["r-0001", "r-0002"]).rows
 
 
 def test_a_run_that_is_gone_leaves_the_list(shop):

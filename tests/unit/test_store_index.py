@@ -107,3 +107,19 @@ def test_a_damaged_database_that_cannot_be_removed_is_a_store_error(
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(StoreError, match="cannot be removed"):
         RunIndex(path).rows()
+
+
+def test_a_database_that_cannot_be_made_anew_is_a_store_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    discard = RunIndex._discard
+
+    def discard_and_block(index: RunIndex) -> None:
+        discard(index)
+        index.path.mkdir()
+
+    path = tmp_path / "index.sqlite3"
+    path.write_bytes(b"no database" * 1000)
+    monkeypatch.setattr(RunIndex, "_discard", discard_and_block)
+    with pytest.raises(StoreError, match="cannot be used"):
+        RunIndex(path).rows()

@@ -150,6 +150,11 @@ def test_error_document_of_our_own_error() -> None:
     assert error_document(InfeasibleError("none"))["exit_code"] == 3
 
 
+def test_error_document_masks_secrets_in_text_and_hint() -> None:
+    error = UsageError("cannot open https://me:hunter2@host/x", hint="password=hunter2 is wrong")
+    assert "hunter2" not in json.dumps(error_document(error))
+
+
 def test_error_document_of_a_bug_tells_no_values() -> None:
     document = error_document(ValueError("password=hunter2"))
     check(document, "error")
