@@ -18,10 +18,12 @@ SCRIPT = """
     import json, os, signal, sys
     import torch
     from torch import nn
+    from torch.nn.utils import clip_grad_norm_
     from torch.utils.data import DataLoader, TensorDataset
     import planner.sdk as planner
 
     STOP_AT = int(os.environ.get("STOP_AT", "-1"))
+    CLIP = float(os.environ.get("CLIP", "0"))
     RANK, WORKERS = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     draw = torch.Generator().manual_seed(1)
     x = torch.randn(203, 4, generator=draw, dtype=torch.float64)
@@ -35,7 +37,7 @@ SCRIPT = """
     torch.manual_seed(RANK)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     job = planner.attach(model=model, optimizer=optimizer, epochs=3)
-    seen, drawn = [[], [], []], [[], [], []]
+    seen, drawn, norms = [[], [], []], [[], [], []], []
     try:
         for epoch, batches in job.epochs(DataLoader(data, batch_size=16, shuffle=True)):
             for i, features, target in batches:
@@ -43,13 +45,16 @@ SCRIPT = """
                 drawn[epoch].append(torch.rand(1).item())
                 optimizer.zero_grad()
                 nn.functional.mse_loss(model(features), target).backward()
+                if CLIP:  # for every micro-batch, as a script that knows nothing of them does
+                    norms.append(clip_grad_norm_(model.parameters(), CLIP).item())
                 optimizer.step()
                 if job.step == STOP_AT and RANK == WORKERS - 1:
                     os.kill(os.getpid(), signal.SIGTERM)
             i.sum()  # what the loop over batches set: there is no epoch without one
     finally:
         weights = [p.tolist() for p in inner.parameters()]
-        print(json.dumps({"seen": seen, "drawn": drawn, "weights": weights, "steps": job.step}))
+        said = {"seen": seen, "drawn": drawn, "norms": norms, "weights": weights}
+        print(json.dumps(said | {"steps": job.step}))
     if WORKERS > 1:
         torch.distributed.destroy_process_group()
 """
@@ -72,7 +77,7 @@ def order(*runs: list[dict[str, Any]]) -> list[list[int]]:
 ONCE_EACH = [list(range(SAMPLES))] * EPOCHS
 
 
-def plain_loop(seen: list[list[int]]) -> list[torch.Tensor]:
+def plain_loop(seen: list[list[int]], clip: float = 0.0) -> list[torch.Tensor]:
     """The same training in one process, by hand, in this order; its weights."""
     draw = torch.Generator().manual_seed(1)
     x = torch.randn(SAMPLES, 4, generator=draw, dtype=torch.float64)
@@ -85,6 +90,8 @@ def plain_loop(seen: list[list[int]]) -> list[torch.Tensor]:
             chosen = epoch[start_at : start_at + GLOBAL_BATCH]
             optimizer.zero_grad()
             nn.functional.mse_loss(model(x[chosen]), y[chosen]).backward()
+            if clip:
+                nn.utils.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
     return [p.detach() for p in model.parameters()]
 
@@ -133,6 +140,22 @@ def test_a_stop_at_an_epochs_last_step_is_resumed_with_a_whole_epoch(
     second = start(bench, workers=workers)
     assert order(first, second) == ONCE_EACH
     assert second[0]["weights"] == whole[0]["weights"]
+
+
+@pytest.mark.parametrize("micro_batch", [16, 13])
+def test_two_workers_clip_the_gradient_of_the_whole_step(bench: Bench, micro_batch: int) -> None:
+    """Neither a worker's own share nor one micro-batch is what the script means to clip."""
+    whole = start(bench, PLANNER_MICRO_BATCH=micro_batch, CLIP=0.1)
+    assert events(bench.events_path(), "attached")[0]["accumulation"] > 1
+    assert order(whole) == ONCE_EACH
+    assert whole[0]["weights"] == whole[1]["weights"]
+    clipped = [norm for norm in whole[0]["norms"] if norm > 0.1]
+    assert len(clipped) >= EPOCHS, "there was something to clip"
+    assert clipped == [norm for norm in whole[1]["norms"] if norm > 0.1]
+    one = plain_loop(merged(whole), clip=0.1)
+    for mine, expected in zip(whole[0]["weights"], one, strict=True):
+        difference = (torch.tensor(mine, dtype=torch.float64) - expected).abs().max()
+        assert difference < 1e-12, "as one worker does with whole batches"
 
 
 def merged(run: list[dict[str, Any]]) -> list[list[int]]:
