@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
-from planner.core.types import Knobs, ModelCard, Prediction, ProbeResult, ResourceConfig, WorkLoad
+from planner.core.prediction import Prediction
+from planner.core.types import Knobs, ModelCard, ProbeResult, ResourceConfig, WorkLoad
 
 if TYPE_CHECKING:
     from planner.core.distribution import Array

@@ -10,15 +10,8 @@ import numpy as np
 
 from planner.core.distribution import I50, Distribution, Evidence, Z
 from planner.core.errors import EvidenceError
-from planner.core.types import (
-    Bottleneck,
-    Knobs,
-    ModelCard,
-    Prediction,
-    ProbeResult,
-    ResourceConfig,
-    WorkLoad,
-)
+from planner.core.prediction import Bottleneck, Prediction
+from planner.core.types import Knobs, ModelCard, ProbeResult, ResourceConfig, WorkLoad
 from predictors import features, run_time
 from predictors.conformal import Calibration, calibrate
 from predictors.memory import MemoryRegressor

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from planner.core.choose import MAX_P_OOM, Terms
-from planner.core.types import Bottleneck, Flip, Option, Prefer, Reason, Recommendation
+from planner.core.prediction import Bottleneck
+from planner.core.types import Flip, Option, Prefer, Reason, Recommendation
 from planner.core.units import format_bytes, format_duration, format_money
 
 _BEST: dict[Prefer, str] = {

@@ -23,15 +23,14 @@ from planner.core.choose import (
     terms_of,
 )
 from planner.core.distribution import Distribution
+from planner.core.prediction import Interval, Prediction
 from planner.core.risk import combine, price_sigma
 from planner.core.types import (
     Flip,
     Goal,
-    Interval,
     Knobs,
     Offer,
     Option,
-    Prediction,
     Prefer,
     Reason,
     Recommendation,

@@ -15,14 +15,13 @@ from enum import StrEnum
 from typing import Literal
 
 from planner.core.distribution import Distribution, Evidence
+from planner.core.prediction import Bottleneck, Interval
 
 Market = Literal["spot", "on_demand", "queue", "local"]
 Precision = Literal["fp32", "tf32", "amp_fp16", "bf16"]
 Prefer = Literal["cost", "time", "risk"]
-Bottleneck = Literal["gpu", "loader", "network", "memory", "unknown"]
 PriceSource = Literal["live", "cache", "static", "contract", "free"]
 ProbeState = Literal["ok", "oom", "failed", "preempted", "skipped"]
-ControllerMode = Literal["off", "suggest", "guarded", "auto"]
 Setting = str | int | float | bool | tuple[str, ...]
 
 
@@ -272,33 +271,6 @@ class WorkLoad:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A central prediction interval and how far it can be trusted."""
-
-    level: float
-    lo: float
-    hi: float
-    method: Literal["cqr", "split", "analytic", "none"] = "analytic"
-    calibrated: bool = False
-    n_calibration: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """What one configuration would do with the whole job."""
-
-    step_time_s: Distribution
-    run_s: Distribution
-    memory_bytes: Distribution
-    p_oom: float
-    bottleneck: Bottleneck
-    evidence: Evidence
-    interval_method: Literal["cqr", "split", "analytic", "none"] = "analytic"
-    calibrated: bool = False
-    n_calibration: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
     """Why an option is not feasible."""
 
@@ -419,43 +391,3 @@ class RunState(StrEnum):
 TERMINAL_STATES = frozenset(
     {RunState.DONE, RunState.FAILED, RunState.STOPPED_BY_CAP, RunState.CANCELLED}
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What was agreed to: the option, the caps, and the price that was shown.
-
-    Attributes:
-        max_usd_per_h: The highest price per hour the user accepted.
-        budget_microusd: Hard cap on the whole run; None when there is none.
-        fallbacks: Options to try next when the chosen one cannot be had, best first.
-    """
-
-    run_id: str
-    name: str
-    job: JobSpec
-    option: Option
-    work: WorkLoad
-    goal: Goal
-    estimate_id: str
-    created_at: datetime
-    max_usd_per_h: float
-    budget_microusd: int | None
-    controller: ControllerMode = "guarded"
-    retries: int = 2
-    fallbacks: tuple[Option, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """One decision of a guard or a controller: what it saw, did, expected, and what came of it."""
-
-    id: str
-    at: datetime
-    action: str
-    why: str
-    mode: str
-    expected: str = "-"
-    measured: str = "-"
-    observation: Mapping[str, float | str | None] = field(default_factory=dict)
-    alternatives: tuple[tuple[str, float | None, str], ...] = ()

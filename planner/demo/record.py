@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from planner import __version__
 from planner.core.clock import Clock, SystemClock
 from planner.core.events import Event
-from planner.core.types import Plan
+from planner.core.plan import Plan
 from planner.demo.recording import (
     BUNDLED,
     RecordedLine,

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from planner.core.events import Event
-from planner.core.types import EstimateResult, JobSpec, Plan
+from planner.core.plan import Plan
+from planner.core.types import EstimateResult, JobSpec
 from planner.services.api import Check
 from planner.store.codec import from_json, to_json
 

@@ -14,17 +14,8 @@ from typing import Any, Literal, Protocol
 
 from planner.core.distribution import Distribution
 from planner.core.events import Event, EventSink
-from planner.core.types import (
-    ControllerMode,
-    Decision,
-    EstimateResult,
-    Goal,
-    JobSpec,
-    Plan,
-    ProbeResult,
-    ResourceConfig,
-    RunState,
-)
+from planner.core.plan import ControllerMode, Decision, Plan
+from planner.core.types import EstimateResult, Goal, JobSpec, ProbeResult, ResourceConfig, RunState
 from runners.base import Leftover
 
 CheckState = Literal["ok", "warn", "fail", "skip"]
@@ -257,9 +248,17 @@ class Services(Protocol):
         """Ask for a checkpoint at the next step boundary."""
 
     def extend(
-        self, run_id: str, *, deadline_s: float | None = None, budget_usd: float | None = None
+        self,
+        run_id: str,
+        *,
+        deadline_s: float | None = None,
+        budget_usd: float | None = None,
+        dry_run: bool = False,
     ) -> None:
-        """Raise the deadline or the cap by so much; recorded as a decision."""
+        """Raise the deadline or the cap by so much; recorded as a decision.
+
+        `dry_run` only checks that it can be done.
+        """
 
     def report(self, run_id: str) -> Mapping[str, Any]:
         """The final report: predicted against real, as plain JSON values."""

@@ -15,13 +15,12 @@ from typing import Any
 from planner.core.clock import Clock, SystemClock
 from planner.core.errors import NotFoundError, TransitionError, UsageError
 from planner.core.events import Event, EventSink, EventType
+from planner.core.plan import Decision, Plan
 from planner.core.types import (
     TERMINAL_STATES,
-    Decision,
     EstimateResult,
     Goal,
     JobSpec,
-    Plan,
     ProbeResult,
     ResourceConfig,
     RunState,
@@ -334,10 +333,17 @@ class DemoServices:
         self._ask(play, "run.checkpoint", {"step": view.step, "bytes": size, "reason": "asked for"})
 
     def extend(
-        self, run_id: str, *, deadline_s: float | None = None, budget_usd: float | None = None
+        self,
+        run_id: str,
+        *,
+        deadline_s: float | None = None,
+        budget_usd: float | None = None,
+        dry_run: bool = False,
     ) -> None:
         """Raise the deadline or the cap, and note it as a decision."""
         play = self._working(run_id, "extended")
+        if dry_run:
+            return
         view = self.view(run_id)
         goal = view.plan.goal
         words: list[str] = []

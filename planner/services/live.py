@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from planner.core.clock import Clock, SystemClock
 from planner.core.errors import BudgetStopError, TransitionError
 from planner.core.events import Event, EventSink
-from planner.core.types import EstimateResult, Goal, JobSpec, Plan, ResourceConfig, RunState
+from planner.core.plan import Plan
+from planner.core.types import EstimateResult, Goal, JobSpec, ResourceConfig, RunState
 from planner.services.api import (
     Cancel,
     Check,
@@ -173,7 +174,12 @@ class LiveServices:
             start_supervisor(self._state, self._state.run(run_id))
 
     def extend(
-        self, run_id: str, *, deadline_s: float | None = None, budget_usd: float | None = None
+        self,
+        run_id: str,
+        *,
+        deadline_s: float | None = None,
+        budget_usd: float | None = None,
+        dry_run: bool = False,
     ) -> None:
         """Raise the deadline or the cap by so much; recorded as a decision.
 
@@ -191,6 +197,8 @@ class LiveServices:
             raise _refused(run_id, "has no deadline", "only a limit that is there can be raised")
         if budget_usd is not None and record.budget_microusd is None:
             raise _refused(run_id, "has no cap", "only a limit that is there can be raised")
+        if dry_run:
+            return
         if self._shelf.alive(run_id):
             self._send(run_id, "extend", **values)
         else:

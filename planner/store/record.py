@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from planner.core.errors import StoreError
 from planner.core.events import Event
-from planner.core.types import Decision, RunState
+from planner.core.plan import Decision
+from planner.core.types import RunState
 from planner.store.codec import from_json, parse_datetime
 
 T = TypeVar("T")

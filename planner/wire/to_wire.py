@@ -10,6 +10,7 @@ from planner.core import types as domain
 from planner.core.distribution import Distribution
 from planner.core.errors import ExitCode, PlannerError
 from planner.core.events import Event
+from planner.core.prediction import Interval
 from planner.core.redact import redact
 from planner.wire import error_v1, estimate_v1, event_v1, house_v1, run_v1
 from planner.wire._base import Wire
@@ -340,7 +341,7 @@ def _recommendation(r: domain.Recommendation) -> estimate_v1.Recommendation:
     )
 
 
-def _interval(i: domain.Interval) -> estimate_v1.Interval:
+def _interval(i: Interval) -> estimate_v1.Interval:
     return estimate_v1.Interval(
         level=i.level,
         lo=i.lo,

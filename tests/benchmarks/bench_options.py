@@ -18,16 +18,9 @@ import numpy as np
 from planner.core.choose import Table, Terms, flips, front_of, score
 from planner.core.distribution import LEVELS, Distribution, Z
 from planner.core.options import Candidate, build_options, rescore_options
+from planner.core.prediction import Prediction
 from planner.core.risk import combine
-from planner.core.types import (
-    Goal,
-    Knobs,
-    Offer,
-    Prediction,
-    PriceQuote,
-    ResourceConfig,
-    WorkLoad,
-)
+from planner.core.types import Goal, Knobs, Offer, PriceQuote, ResourceConfig, WorkLoad
 
 N = 10_000
 TARGET_MS = 100.0

@@ -11,15 +11,8 @@ from planner.core.distribution import Distribution
 from planner.core.errors import NotFoundError
 from planner.core.events import Event, EventSink
 from planner.core.options import rescore_options
-from planner.core.types import (
-    Decision,
-    EstimateResult,
-    Goal,
-    JobSpec,
-    Plan,
-    ResourceConfig,
-    RunState,
-)
+from planner.core.plan import Decision, Plan
+from planner.core.types import EstimateResult, Goal, JobSpec, ResourceConfig, RunState
 from planner.services.api import (
     Cancel,
     Check,
@@ -106,6 +99,16 @@ def view(state: RunState = RunState.RUNNING, *, progress: float = 0.5, **changes
         warnings=("80 % of the cap is spent",),
     )
     return replace(made, **of_view)
+
+
+def extended(view: RunView, deadline_s: float | None, budget_usd: float | None) -> RunView:
+    """The view with its limits raised."""
+    goal = view.plan.goal
+    if deadline_s is not None and goal.deadline_at is not None:
+        goal = replace(goal, deadline_at=goal.deadline_at + timedelta(seconds=deadline_s))
+    if budget_usd is not None:
+        goal = replace(goal, budget_usd=(goal.budget_usd or 0.0) + budget_usd)
+    return replace(view, plan=replace(view.plan, goal=goal))
 
 
 class FakeServices:
@@ -227,9 +230,16 @@ class FakeServices:
         self._called("checkpoint", run_id)
 
     def extend(
-        self, run_id: str, *, deadline_s: float | None = None, budget_usd: float | None = None
+        self,
+        run_id: str,
+        *,
+        deadline_s: float | None = None,
+        budget_usd: float | None = None,
+        dry_run: bool = False,
     ) -> None:
-        self._called("extend", (deadline_s, budget_usd))
+        self._called("may extend" if dry_run else "extend", (deadline_s, budget_usd))
+        if not dry_run:
+            self.views = [extended(self.views[0], deadline_s, budget_usd)]
 
     def report(self, run_id: str) -> Mapping[str, Any]:
         self._called("report", run_id)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from planner.core.distribution import Distribution
 from planner.core.options import Candidate, build_options
+from planner.core.prediction import Prediction
 from planner.core.types import (
     EstimateResult,
     Goal,
@@ -13,7 +14,6 @@ from planner.core.types import (
     Knobs,
     ModelCard,
     Offer,
-    Prediction,
     PriceQuote,
     ProbeResult,
     ResourceConfig,

@@ -10,6 +10,8 @@ from typing import Any
 from planner.core.distribution import Distribution
 from planner.core.events import Event, EventType
 from planner.core.options import Candidate, build_options
+from planner.core.plan import Plan
+from planner.core.prediction import Prediction
 from planner.core.types import (
     AdjustPolicy,
     EstimateResult,
@@ -20,8 +22,6 @@ from planner.core.types import (
     Offer,
     Option,
     Place,
-    Plan,
-    Prediction,
     PriceQuote,
     ProbeResult,
     ResourceConfig,

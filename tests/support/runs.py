@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from planner.core.distribution import Distribution
+from planner.core.plan import Plan
+from planner.core.prediction import Interval
 from planner.core.types import (
     EstimateResult,
     Goal,
-    Interval,
     JobSpec,
     Knobs,
     ModelCard,
     Option,
     Place,
-    Plan,
     PriceQuote,
     Recommendation,
     ResourceConfig,

@@ -13,18 +13,17 @@ from hypothesis import strategies as st
 
 from planner.core.distribution import LEVELS, Distribution
 from planner.core.errors import StoreError
+from planner.core.plan import Decision, Plan
+from planner.core.prediction import Interval
 from planner.core.types import (
-    Decision,
     EstimateResult,
     Flip,
     Goal,
-    Interval,
     JobSpec,
     Knobs,
     ModelCard,
     Option,
     Place,
-    Plan,
     PriceQuote,
     ProbeResult,
     Reason,

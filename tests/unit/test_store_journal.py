@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from planner.core.errors import StoreError
 from planner.core.events import Event
-from planner.core.types import Decision, RunState
+from planner.core.plan import Decision
+from planner.core.types import RunState
 from planner.store import journal as journal_module
 from planner.store.codec import to_json
 from planner.store.journal import Journal, JournalReader, read_events

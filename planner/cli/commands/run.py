@@ -18,7 +18,8 @@ from planner.core.errors import (
     NotFoundError,
     UsageError,
 )
-from planner.core.types import ControllerMode, EstimateResult, Goal, JobSpec, Option
+from planner.core.plan import ControllerMode
+from planner.core.types import EstimateResult, Goal, JobSpec, Option
 from planner.services.api import EstimateRequest, LaunchRequest, Services
 
 FRESH_S = 600.0
@@ -239,7 +240,7 @@ def _agree(
     diagnostics.say(plan_text(result, chosen, pin))
     if yes:
         return
-    require_terminal(called.line("--yes"))
+    require_terminal("a launch", called.line("--yes"))
     confirm(result, chosen, above_usd=called.settings().ui.confirm_above_usd)
 
 

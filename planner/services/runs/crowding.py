@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from planner.core.errors import PlannerError
-from planner.core.types import Plan
+from planner.core.plan import Plan
 from planner.services.runs.runlock import supervisor_pid
 from planner.store.files import load
 from planner.store.journal import read_events

@@ -15,7 +15,8 @@ from filelock import FileLock, Timeout
 import planner
 from planner.core.clock import Clock
 from planner.core.errors import NotFoundError, RunnerError, StoreError
-from planner.core.types import EstimateResult, Option, Plan
+from planner.core.plan import Plan
+from planner.core.types import EstimateResult, Option
 from planner.core.units import to_microusd
 from planner.services.api import LaunchRequest
 from planner.services.failure import log_lines, tail

@@ -7,7 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from planner.core.distribution import Distribution
-from planner.core.types import Interval, Option, Plan, RunState
+from planner.core.plan import Plan
+from planner.core.prediction import Interval
+from planner.core.types import Option, RunState
 from planner.core.units import format_duration
 from planner.store.codec import datetime_text, to_json
 from planner.store.record import RunRecord

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from planner.core.events import Event
+from planner.core.plan import Plan
 from planner.core.redact import redact
-from planner.core.types import Plan
 from planner.core.units import format_bytes, format_duration, format_money
 from planner.services.api import LogLine, LogPage
 from planner.store.journal import JournalReader

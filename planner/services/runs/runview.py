@@ -6,7 +6,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from planner.core.distribution import Distribution
-from planner.core.types import Plan, RunState
+from planner.core.plan import Plan
+from planner.core.types import RunState
 from planner.services.api import RunSummary, RunView, Series
 from planner.services.runs.report import option_text, within
 from planner.store.record import RunRecord

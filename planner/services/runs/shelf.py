@@ -16,7 +16,8 @@ from pathlib import Path
 from planner.core.clock import Clock
 from planner.core.distribution import Distribution
 from planner.core.errors import NotFoundError, StoreError
-from planner.core.types import Plan, RunState
+from planner.core.plan import Plan
+from planner.core.types import RunState
 from planner.services.api import RunSummary, RunView
 from planner.services.runs.runlock import supervisor_pid
 from planner.services.runs.runview import run_summary, run_view

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from planner.core.errors import CleanupError, PlannerError, RunnerError, StoreError
 from planner.core.events import EventType
-from planner.core.types import Plan, RunState
+from planner.core.plan import Plan
+from planner.core.types import RunState
 from planner.services.supervisor.attempt import Attempt, release
 from planner.services.supervisor.book import LoopSettings, RunBook
 from planner.services.supervisor.controlfile import ControlFile

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from planner.core.errors import CleanupError, RunnerError, StoreError
-from planner.core.types import JobSpec, Plan, PriceQuote
+from planner.core.plan import Plan
+from planner.core.types import JobSpec, PriceQuote
 from planner.services import failure
 from planner.services.jobenv import render_argv, worker_env
 from planner.services.runs.pricepin import check_price, place_of, quote

@@ -11,7 +11,8 @@ from typing import Any
 from planner.core.clock import Clock
 from planner.core.events import EventType
 from planner.core.lifecycle import check_move
-from planner.core.types import Decision, Plan, RunState
+from planner.core.plan import Decision, Plan
+from planner.core.types import RunState
 from planner.services.supervisor.spend import SpendMeter
 from planner.store.codec import to_json
 from planner.store.journal import Journal

@@ -10,7 +10,8 @@ from planner.core.clock import Clock
 from planner.core.errors import PlannerError, StoreError
 from planner.core.events import EventType
 from planner.core.lifecycle import MOVES
-from planner.core.types import Plan, RunState
+from planner.core.plan import Plan
+from planner.core.types import RunState
 from planner.core.units import format_duration, format_money
 from planner.services.runs import commands
 from planner.services.runs.commands import Command

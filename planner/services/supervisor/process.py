@@ -17,8 +17,8 @@ from pathlib import Path
 
 from planner.core.clock import Clock, SystemClock
 from planner.core.errors import PlannerError
+from planner.core.plan import Plan
 from planner.core.redact import redact
-from planner.core.types import Plan
 from planner.services.runs.crowding import crowding
 from planner.services.runs.runlock import SupervisedError, held, sign_in, sign_out
 from planner.services.supervisor.book import LoopSettings

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from planner.core.distribution import Distribution
-from planner.core.types import Plan
+from planner.core.plan import Plan
 from planner.services.supervisor.rules import Remaining
 
 _CHUNKS = 64

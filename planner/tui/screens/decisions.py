@@ -12,7 +12,7 @@ from textual.containers import Container
 from textual.content import Content
 
 from planner.core.errors import PlannerError
-from planner.core.types import Decision
+from planner.core.plan import Decision
 from planner.core.units import format_bytes, format_duration, format_money
 from planner.services.api import RunView
 from planner.tui.actions import bindings_of

@@ -7,7 +7,8 @@ from datetime import timedelta
 
 from textual.content import Content
 
-from planner.core.types import Decision, RunState
+from planner.core.plan import Decision
+from planner.core.types import RunState
 from planner.core.units import format_bytes, format_duration, format_money
 from planner.services.api import RunView, Series
 from planner.tui.run_feed import over, resumable

@@ -1,0 +1,37 @@
+"""What a predictor says of one configuration, and how far an interval can be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from planner.core.distribution import Distribution, Evidence
+
+Bottleneck = Literal["gpu", "loader", "network", "memory", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A central prediction interval and how far it can be trusted."""
+
+    level: float
+    lo: float
+    hi: float
+    method: Literal["cqr", "split", "analytic", "none"] = "analytic"
+    calibrated: bool = False
+    n_calibration: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What one configuration would do with the whole job."""
+
+    step_time_s: Distribution
+    run_s: Distribution
+    memory_bytes: Distribution
+    p_oom: float
+    bottleneck: Bottleneck
+    evidence: Evidence
+    interval_method: Literal["cqr", "split", "analytic", "none"] = "analytic"
+    calibrated: bool = False
+    n_calibration: int = 0
