@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from planner import __version__
 from planner.core import types as domain
-from planner.core.distribution import Distribution
 from planner.core.errors import ExitCode, PlannerError
 from planner.core.events import Event
-from planner.core.prediction import Interval
 from planner.core.redact import redact
-from planner.wire import error_v1, estimate_v1, event_v1, house_v1, run_v1
+from planner.wire import error_v1, estimate_v1, event_v1, house_v1, parts, run_v1
 from planner.wire._base import Wire
 from planner.wire._numbers import clip, finite, number, rounded, share
 
@@ -50,11 +48,11 @@ def estimate_document(result: domain.EstimateResult) -> Document:
                 confidence=goal.confidence,
                 prefer=goal.prefer,
             ),
-            recommendation=_recommendation(result.recommendation),
-            options=[_option(o) for o in sorted(result.options, key=lambda o: (o.rank, o.id))],
-            probes=[_probe(p) for p in result.probes],
+            recommendation=parts.recommendation(result.recommendation),
+            options=[parts.option(o) for o in sorted(result.options, key=lambda o: (o.rank, o.id))],
+            probes=[parts.probe(p) for p in result.probes],
             probe_cost_usd=result.probe_cost_usd,
-            model=_model(result.model),
+            model=parts.model(result.model),
             warnings=[
                 estimate_v1.Warning_(code=w.code, text=w.text, hint=w.hint) for w in result.warnings
             ],
@@ -101,7 +99,7 @@ def event_document(event: Event) -> Document:
 
 def probe_document(probe: domain.ProbeResult) -> Document:
     """One of `probes[]`, as events carry it too."""
-    return _document(_probe(probe))
+    return _document(parts.probe(probe))
 
 
 def run_document(view: RunView) -> Document:
@@ -125,8 +123,8 @@ def run_document(view: RunView) -> Document:
             ended_at=summary.ended_at,
             estimate_id=plan.estimate_id,
             option_id=option.id,
-            resources=_resources(option.resources),
-            knobs=_knobs(option.knobs),
+            resources=parts.resources(option.resources),
+            knobs=parts.knobs(option.knobs),
             controller=plan.controller,
             attempts=view.attempts,
             supervisor_alive=summary.supervisor_alive,
@@ -134,10 +132,10 @@ def run_document(view: RunView) -> Document:
             money=_money(view),
             time=_timing(view),
             predicted=run_v1.Predicted(
-                total_s=_quantiles(summary.predicted_total_s),
-                total_interval_s=_interval(option.total_interval),
-                cost_usd=_quantiles(summary.predicted_cost_usd),
-                cost_interval_usd=_interval(option.cost_interval),
+                total_s=parts.quantiles(summary.predicted_total_s),
+                total_interval_s=parts.interval(option.total_interval),
+                cost_usd=parts.quantiles(summary.predicted_cost_usd),
+                cost_interval_usd=parts.interval(option.cost_interval),
                 within_interval=summary.within_interval,
             ),
             last_checkpoint=checkpoint,
@@ -168,8 +166,8 @@ def run_list_document(runs: Iterable[RunSummary]) -> Document:
                     spent_usd=run.spent_usd,
                     budget_usd=run.budget_usd,
                     total_s=run.total_s,
-                    predicted_total_s=_quantiles(run.predicted_total_s),
-                    predicted_cost_usd=_quantiles(run.predicted_cost_usd),
+                    predicted_total_s=parts.quantiles(run.predicted_total_s),
+                    predicted_cost_usd=parts.quantiles(run.predicted_cost_usd),
                     late=run.late,
                     within_interval=run.within_interval,
                     supervisor_alive=run.supervisor_alive,
@@ -227,131 +225,6 @@ def config_document(settings: Iterable[tuple[str, Any, str]]) -> Document:
     )
 
 
-# ---- parts -------------------------------------------------------------------------------------
-
-
-def _option(o: domain.Option) -> estimate_v1.Option:
-    return estimate_v1.Option(
-        id=o.id,
-        rank=o.rank,
-        on_front=o.on_front,
-        dominated_by=o.dominated_by,
-        feasible=o.feasible,
-        reasons=[estimate_v1.Reason(code=r.code, text=r.text) for r in o.reasons],
-        resources=_resources(o.resources),
-        knobs=_knobs(o.knobs),
-        price=_price(o.price),
-        wait_s=_quantiles(o.wait_s),
-        run_s=_quantiles(o.run_s),
-        total_s=_quantiles(o.total_s),
-        total_interval_s=_interval(o.total_interval),
-        cost_usd=_quantiles(o.cost_usd),
-        cost_interval_usd=_interval(o.cost_interval),
-        gpu_memory_bytes=_quantiles(o.memory_bytes),
-        p_oom=clip(o.p_oom),
-        p_deadline=share(o.p_deadline),
-        p_budget=share(o.p_budget),
-        throughput_samples_per_s=_quantiles(o.throughput_samples_per_s),
-        bottleneck=o.bottleneck,
-        expected_interruptions=o.expected_interruptions,
-        evidence=o.evidence,
-    )
-
-
-def _resources(r: domain.ResourceConfig) -> estimate_v1.Resources:
-    return estimate_v1.Resources(
-        runner=r.runner,
-        pool=r.pool,
-        instance_type=r.instance_type,
-        region=r.region,
-        zone=r.zone,
-        market=r.market,
-        nodes=r.nodes,
-        gpus_per_node=r.gpus_per_node,
-        gpu=r.gpu,
-        gpu_memory_bytes=r.gpu_memory_bytes,
-        vcpus_per_node=r.vcpus_per_node,
-    )
-
-
-def _knobs(k: domain.Knobs) -> estimate_v1.Knobs:
-    return estimate_v1.Knobs(
-        micro_batch=k.micro_batch,
-        accumulation=k.accumulation,
-        global_batch=k.global_batch,
-        loader_workers=k.loader_workers,
-        precision=k.precision,
-        checkpoint_interval_s=k.checkpoint_interval_s,
-    )
-
-
-def _price(p: domain.PriceQuote) -> estimate_v1.Price:
-    return estimate_v1.Price(
-        usd_per_h=p.usd_per_h,
-        source=p.source,
-        as_of=p.as_of,
-        age_s=max(p.age_s, 0.0),
-        stale=p.stale,
-        p50_24h_usd_per_h=number(p.p50_24h_usd_per_h),
-        p90_24h_usd_per_h=number(p.p90_24h_usd_per_h),
-        interruptions_per_h=number(p.interruptions_per_h),
-    )
-
-
-def _probe(p: domain.ProbeResult) -> estimate_v1.Probe:
-    step_s = Distribution.from_samples(p.step_time_s) if p.step_time_s else None
-    wait = None
-    if p.loader_wait_s is not None and p.step_time_s:
-        wait = clip(p.loader_wait_s * len(p.step_time_s) / max(sum(p.step_time_s), 1e-9))
-    return estimate_v1.Probe(
-        id=p.id,
-        resources=_resources(p.resources),
-        knobs=_knobs(p.knobs),
-        state=p.state,
-        steps=p.steps,
-        warmup_steps=p.warmup_steps,
-        step_s=_quantiles_or_none(step_s),
-        peak_gpu_memory_bytes=p.peak_device_bytes,
-        loader_wait_fraction=wait,
-        wall_s=max(p.wall_s, 0.0),
-        cost_usd=p.cost_usd,
-        error=p.error,
-    )
-
-
-def _model(card: domain.ModelCard) -> estimate_v1.Model:
-    return estimate_v1.Model(
-        id=card.id,
-        n_train=card.n_train,
-        coverage=share(card.coverage),
-        time_mape=number(card.time_mape),
-        memory_mape=number(card.memory_mape),
-    )
-
-
-def _recommendation(r: domain.Recommendation) -> estimate_v1.Recommendation:
-    return estimate_v1.Recommendation(
-        option_id=r.option_id,
-        rule=r.rule,
-        text=r.text,
-        flips=[
-            estimate_v1.Flip(to=f.to, variable=f.variable, op=f.op, value=f.value, unit=f.unit)
-            for f in r.flips
-        ],
-    )
-
-
-def _interval(i: Interval) -> estimate_v1.Interval:
-    return estimate_v1.Interval(
-        level=i.level,
-        lo=i.lo,
-        hi=i.hi,
-        method=i.method,
-        calibrated=i.calibrated,
-        n_calibration=i.n_calibration,
-    )
-
-
 def _progress(view: RunView) -> run_v1.Progress:
     return run_v1.Progress(
         fraction=clip(view.summary.progress),
@@ -370,7 +243,7 @@ def _money(view: RunView) -> run_v1.Money:
         budget_usd=view.summary.budget_usd,
         usd_per_h=view.usd_per_h,
         max_usd_per_h=view.plan.max_usd_per_h,
-        at_end_usd=_quantiles_or_none(view.cost_at_end_usd),
+        at_end_usd=parts.quantiles_or_none(view.cost_at_end_usd),
         p_budget=share(view.p_budget),
     )
 
@@ -379,19 +252,11 @@ def _timing(view: RunView) -> run_v1.Timing:
     return run_v1.Timing(
         elapsed_s=max(view.elapsed_s, 0.0),
         total_s=view.summary.total_s,
-        left_s=_quantiles_or_none(view.eta_s),
+        left_s=parts.quantiles_or_none(view.eta_s),
         deadline_at=view.plan.goal.deadline_at,
         p_deadline=share(view.p_deadline),
         late=view.summary.late,
     )
-
-
-def _quantiles(d: Distribution) -> estimate_v1.Quantiles:
-    return estimate_v1.Quantiles(p05=d.p05, p50=d.p50, p95=d.p95, mean=d.mean)
-
-
-def _quantiles_or_none(d: Distribution | None) -> estimate_v1.Quantiles | None:
-    return None if d is None else _quantiles(d)
 
 
 def _same(model: type[ModelT], value: object) -> ModelT:
