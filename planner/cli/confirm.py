@@ -32,15 +32,15 @@ def plan_text(result: EstimateResult, option: Option, max_usd_per_h: float) -> s
     return "\n".join(lines)
 
 
-def require_terminal(line: str) -> None:
-    """Refuse to ask where nobody can answer; `line` is what to type instead.
+def require_terminal(what: str, line: str) -> None:
+    """Refuse to ask about `what` where nobody can answer; `line` is what to type instead.
 
     Raises:
         NotConfirmedError: Standard input is not a terminal.
     """
     if not sys.stdin.isatty():
         raise NotConfirmedError(
-            "a launch needs a confirmation, and standard input is not a terminal", hint=line
+            f"{what} needs a confirmation, and standard input is not a terminal", hint=line
         )
 
 

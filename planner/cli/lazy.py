@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pause": ("control", "Checkpoint a run and release what it holds; the plan is kept."),
     "resume": ("control", "Continue a paused, failed or orphaned run from its last checkpoint."),
     "cancel": ("control", "Checkpoint a run, release what it holds, and end it."),
-    "extend": ("control", "Raise a run's deadline or budget."),
+    "extend": ("extend", "Raise a run's deadline or budget."),
     "compare": ("compare", "Put runs, estimates or options side by side."),
     "doctor": ("house", "Check this machine, with a fix for each failure."),
     "clean": ("house", "Show, then remove, what planner left behind."),

@@ -21,8 +21,8 @@ from planner.cli import invocation
 from planner.cli.main import main
 from planner.core import errors
 from planner.core.events import Event
-from planner.core.types import EstimateResult, RunState
-from planner.services.api import Check, LaunchRequest
+from planner.core.types import EstimateResult, Goal, RunState
+from planner.services.api import Check, LaunchRequest, RunView
 from planner.wire.published import generate
 from runners.base import Leftover
 
@@ -99,7 +99,7 @@ JSON_CALLS = {
     "pause": ("pause", RUN_ID, "--json"),
     "resume": ("resume", RUN_ID, "--yes", "--json"),
     "cancel": ("cancel", RUN_ID, "--json"),
-    "extend": ("extend", RUN_ID, "--budget", "+5", "--json"),
+    "extend": ("extend", RUN_ID, "--budget", "+5", "--yes", "--json"),
     "compare": ("compare", "r-a", "r-b", "--json"),
     "doctor": ("doctor", "--json"),
     "clean": ("clean", "--json"),
@@ -284,6 +284,12 @@ def test_the_line_in_the_root_help_is_the_commands_own(planner: Planner) -> None
         (("logs", RUN_ID, "--grep", "("), "regular expression"),
         (("logs", RUN_ID, "--source", "moon"), "train or planner"),
         (("extend", RUN_ID), "nothing to extend"),
+        (
+            ("extend", RUN_ID, "--budget", "2", "--yes"),
+            "say --budget +2 to add 2 USD; for",
+        ),
+        (("extend", RUN_ID, "--deadline", "20m"), "20m can mean 20m more, or 20m in all"),
+        (("extend", RUN_ID, "--deadline", "+30"), "30 what?"),
         (("compare", "r-a"), "one thing"),
         (("compare", "a", "b", "--fail-if-cost-increase", "ten"), "not a percentage"),
         (("schema", "moon"), "estimate"),
@@ -678,9 +684,37 @@ def test_resume_asks_before_it_spends(planner: Planner, services: FakeServices) 
     assert services.asked("resume") == [RUN_ID]
 
 
-def test_extend_takes_amounts_with_a_plus(planner: Planner, services: FakeServices) -> None:
-    planner("extend", RUN_ID, "--deadline", "+2h", "--budget", "+10")
-    assert services.asked("extend") == [(7200.0, 10.0)]
+def limited() -> RunView:
+    """A running run with a cap of $1 and a deadline at 10:00."""
+    made = view()
+    goal = Goal(budget_usd=1.0, deadline_at=datetime(2026, 11, 22, 10, tzinfo=UTC))
+    return replace(made, plan=replace(made.plan, goal=goal))
+
+
+def test_extend_shows_what_was_and_what_will_be(planner: Planner, services: FakeServices) -> None:
+    services.views = [limited()]
+    result = planner("extend", RUN_ID, "--deadline", "+2h", "--budget", "+2", "--yes", "--json")
+    assert "budget $1.00 -> $3.00, deadline 2026-11-22 10:00:00 -> 12:00:00 UTC" in result.err
+    assert services.asked("extend") == [(7200.0, 2.0)]
+
+
+def test_extend_asks_before_more_may_be_spent(planner: Planner, services: FakeServices) -> None:
+    services.views = [limited()]
+    result = planner("extend", RUN_ID, "--budget", "+2")
+    assert result.code == 10
+    assert "planner --state-dir" in result.err and "--budget +2 --yes" in result.err
+    assert "budget $1.00 -> $3.00" in result.err
+    assert not services.asked("extend")
+
+
+def test_extend_says_that_it_cannot_be_done_before_it_asks(
+    planner: Planner, services: FakeServices
+) -> None:
+    services.fail["may extend"] = errors.TransitionError("run r-7f3k has no cap", hint="none")
+    result = planner("extend", RUN_ID, "--budget", "+2")
+    assert result.code == 2
+    assert "has no cap" in result.err
+    assert "confirmation" not in result.err
 
 
 def test_compare_says_first_when_the_work_differs(planner: Planner) -> None:

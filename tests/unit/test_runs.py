@@ -404,8 +404,15 @@ def test_a_capped_run_is_only_resumed_with_room_under_its_cap(shop):
 def test_only_limits_that_exist_are_extended_and_only_upwards(shop, values):
     case = shop.case("r-0001", goal=Goal(budget_usd=0.08))
     case.go()
-    with pytest.raises(UsageError):
-        shop.services.extend("r-0001", **values)
+    for dry_run in (True, False):
+        with pytest.raises(UsageError):
+            shop.services.extend("r-0001", **values, dry_run=dry_run)
+
+
+def test_looking_whether_a_limit_can_be_raised_raises_none(shop):
+    shop.case("r-0001", goal=Goal(budget_usd=0.08)).go()
+    shop.services.extend("r-0001", budget_usd=1.0, dry_run=True)
+    assert shop.services.view("r-0001").plan.budget_microusd == 80_000
 
 
 # ---- history

@@ -1,4 +1,4 @@
-"""`planner pause`, `resume`, `cancel` and `extend`."""
+"""`planner pause`, `resume` and `cancel`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from planner.cli import command, diagnostics, invocation
-from planner.core.errors import NotConfirmedError, UsageError
+from planner.core.errors import NotConfirmedError
 from planner.services.api import RunView, Services
 
 
@@ -58,29 +58,6 @@ def cancel(
     _show(_settled(services, run_id), json=json)
 
 
-def extend(
-    context: typer.Context,
-    *,
-    run: command.Run,
-    deadline: Annotated[str | None, typer.Option(metavar="+D", help="So much later: +2h.")] = None,
-    budget: Annotated[str | None, typer.Option(metavar="+USD", help="So much more: +10.")] = None,
-    json: command.Json = False,
-) -> None:
-    """Raise a run's deadline or budget; the only way to raise a cap. Recorded as a decision."""
-    from planner.core.units import parse_duration_s, parse_money_usd
-
-    if deadline is None and budget is None:
-        raise UsageError("nothing to extend", hint="planner extend RUN --deadline +2h --budget +10")
-    services = invocation.of(context).services()
-    run_id = services.resolve(run)
-    services.extend(
-        run_id,
-        deadline_s=None if deadline is None else parse_duration_s(deadline.removeprefix("+")),
-        budget_usd=None if budget is None else parse_money_usd(budget.removeprefix("+")),
-    )
-    _show(services.view(run_id), json=json)
-
-
 def _settled(services: Services, run_id: str) -> RunView:
     from planner.cli.runtext import RESTING
     from planner.cli.watch import settle
@@ -120,5 +97,4 @@ APPS = {
     "pause": command.single(pause, "planner pause @last"),
     "resume": command.single(resume, "planner resume @last --yes"),
     "cancel": command.single(cancel, "planner cancel r-7f3k", "planner cancel r-7f3k --now"),
-    "extend": command.single(extend, "planner extend @last --deadline +2h --budget +10"),
 }
