@@ -300,7 +300,7 @@ def _kept(name: str, value: Any) -> Any:
     if hasattr(value, "detach"):
         if value.numel() != 1:
             raise SdkError(f"job.log({name}=...) takes a number, not {value.numel()} of them")
-        return value.detach().clone()
+        return value.item() if value.is_cpu else value.detach().clone()
     return value
 
 
