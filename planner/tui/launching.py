@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from planner.core.consent import worst_case_usd
 from planner.core.types import EstimateResult, Option
 from planner.services.api import LaunchRequest
+from planner.tui.agreements import ask_to_agree, launch_agreement
 
 if TYPE_CHECKING:
     from planner.tui.app import PlannerApp
@@ -15,20 +15,7 @@ if TYPE_CHECKING:
 
 def ask_to_launch(app: PlannerApp, estimate: EstimateResult, option: Option) -> None:
     """Show what would be launched; launch it once that was confirmed."""
-    from planner.tui.screens.confirm import ConfirmScreen
-
-    screen = ConfirmScreen(
-        estimate,
-        option,
-        worst_usd=worst_case_usd(option, estimate.goal.budget_usd),
-        confirm_above_usd=app.session.confirm_above_usd,
-    )
-
-    def answered(agreed: bool | None) -> None:
-        if agreed:
-            _launch(app, estimate, option)
-
-    app.push_screen(screen, answered)
+    ask_to_agree(app, launch_agreement(estimate, option), partial(_launch, app, estimate, option))
 
 
 def _launch(app: PlannerApp, estimate: EstimateResult, option: Option) -> None:

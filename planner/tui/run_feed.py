@@ -61,9 +61,10 @@ def newest(runs: tuple[RunSummary, ...]) -> str | None:
     return next(iter([*alive, *(run.id for run in runs)]), None)
 
 
-def resumable(state: RunState) -> bool:
-    """Whether `resume` would take the run on."""
-    return state in (RunState.PAUSED, RunState.FAILED, RunState.STOPPED_BY_CAP)
+def resumable(run: RunSummary) -> bool:
+    """Whether `resume` would take the run on: it rests, or has lost its supervisor."""
+    resting = (RunState.PAUSED, RunState.FAILED, RunState.STOPPED_BY_CAP)
+    return run.state in resting or not (over(run.state) or run.supervisor_alive)
 
 
 def over(state: RunState) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from support.fake_services import FakeServices
+from support.fake_services import FakeServices, view
 from support.tui import Stage, press, settle, to_options
 
 from planner.core.errors import PriceMovedError
+from planner.core.types import RunState
 
 pytestmark = pytest.mark.asyncio
 
@@ -36,9 +39,9 @@ async def test_above_the_limit_the_amount_has_to_be_typed() -> None:
         stage.app.screen.query_one("#amount").focus()
         await pilot.press(*"2")
         await press(pilot, "enter")
-        assert stage.app.screen.query_one("#launch").disabled
+        assert stage.app.screen.query_one("#agree").disabled
         await press(pilot, "backspace", "1")
-        assert not stage.app.screen.query_one("#launch").disabled
+        assert not stage.app.screen.query_one("#agree").disabled
         await press(pilot, "enter", "enter")
         assert stage.tab == "runs"
 
@@ -80,6 +83,64 @@ async def test_a_price_that_moved_is_said_and_nothing_opens() -> None:
         text = stage.screen_text()
         assert "the price rose to $0.90/h" in text
         assert "estimate again" in text
+
+
+def resting(**changes: Any) -> tuple[FakeServices, Stage]:
+    """A run that stands still, and the app on it."""
+    services = FakeServices()
+    services.views = [view(**{"state": RunState.PAUSED, **changes})]
+    stage = Stage(services)
+    stage.make(run_id="r-7f3k")
+    return services, stage
+
+
+async def test_resuming_says_what_may_be_spent_and_asks() -> None:
+    services, stage = resting(spent_usd=0.25)
+    async with stage.running() as pilot:
+        await press(pilot, "p")
+        text = stage.screen_text()
+        assert "Resume r-7f3k?" in text
+        assert "$0.25   of $1.00" in text
+        assert "$0.75 more" in text
+        assert "$0.05/h   at most" in text
+        await press(pilot, "enter")
+        assert services.asked("resume") == []
+        await press(pilot, "p", "p", "escape")
+        assert services.asked("resume") == []
+        await press(pilot, "p", "y")
+        assert services.asked("resume") == ["r-7f3k"]
+
+
+async def test_resuming_above_the_limit_takes_what_may_still_be_spent_to_be_typed() -> None:
+    services, stage = resting(spent_usd=2.0, budget_usd=40.0)
+    async with stage.running() as pilot:
+        await press(pilot, "p", "y")
+        assert "It may cost up to $38.00" in stage.screen_text()
+        assert services.asked("resume") == []
+        stage.app.screen.query_one("#amount").focus()
+        await pilot.press(*"38")
+        await press(pilot, "enter", "enter")
+        assert services.asked("resume") == ["r-7f3k"]
+
+
+@pytest.mark.parametrize("state", [RunState.FAILED, RunState.STOPPED_BY_CAP])
+async def test_what_has_stopped_is_resumed_by_the_same_question(state: RunState) -> None:
+    services, stage = resting(state=state)
+    async with stage.running() as pilot:
+        assert "p Resume" in stage.screen_text()
+        await press(pilot, "p")
+        assert "Resume r-7f3k?" in stage.screen_text()
+        await press(pilot, "y")
+    assert services.asked("resume") == ["r-7f3k"]
+
+
+async def test_a_run_that_nobody_looks_after_is_offered_to_be_resumed() -> None:
+    services, stage = resting(state=RunState.RUNNING, supervisor_alive=False)
+    async with stage.running() as pilot:
+        assert "p Resume" in stage.screen_text()
+        await press(pilot, "p", "y")
+    assert services.asked("resume") == ["r-7f3k"]
+    assert services.asked("pause") == []
 
 
 async def test_read_only_refuses_everything_that_changes_something() -> None:

@@ -147,7 +147,7 @@ async def test_a_run_can_be_paused_and_resumed(stage: Stage) -> None:
         assert stage.services.view("r-demo1").summary.state is RunState.PAUSED
         assert "paused" in stage.screen_text()
         assert "p Resume" in stage.screen_text()
-        await press(pilot, "p")
+        await press(pilot, "p", "y")
         assert stage.services.view("r-demo1").summary.state is RunState.RUNNING
 
 
@@ -157,6 +157,7 @@ async def test_stopping_asks_and_the_first_answer_stops_nothing(stage: Stage) ->
         stage.clock.sleep(RUN_TAKES_S / 2)
         await press(pilot, "r", "s")
         assert "Stop r-demo1?" in stage.screen_text()
+        assert "cannot be resumed" in stage.screen_text()
         await press(pilot, "enter")
         assert stage.services.view("r-demo1").summary.state is RunState.RUNNING
         await press(pilot, "s", "s")

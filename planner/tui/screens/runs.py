@@ -104,10 +104,10 @@ class RunsScreen(PlannerScreen):
             return (("app.options", "Options"), ("app.history", "History"), ("app.quit", ""))
         if over(view.summary.state):
             words = [("runs.log", ""), ("runs.decisions", ""), ("app.history", "History")]
-            if resumable(view.summary.state):
+            if resumable(view.summary):
                 words.insert(0, ("runs.pause", "Resume"))
             return (*words, ("app.copy", ""), ("app.quit", ""))
-        pause = "Resume" if resumable(view.summary.state) else ""
+        pause = "Resume" if resumable(view.summary) else ""
         return (("runs.pause", pause), *((name, "") for name in self.FOOTER[1:]))
 
     # ---- drawing ---------------------------------------------------------------------------
@@ -235,12 +235,16 @@ class RunsScreen(PlannerScreen):
         self.call(lambda: ask(run_id), done, group="command")
 
     def do_pause(self) -> None:
-        """Pause, or resume what stands still."""
+        """Pause; or ask, then resume what stands still."""
         services, view = self.session.services, self._feed.view
-        if view is not None and resumable(view.summary.state):
-            self._tell(services.resume, "Resuming from the last good checkpoint.")
-        else:
+        if view is None or not resumable(view.summary):
             self._tell(services.pause, "Pausing: a checkpoint first, then the resources go back.")
+            return
+        from planner.tui.agreements import ask_to_agree, resume_agreement
+
+        said = "Resuming from the last good checkpoint."
+        agreement = resume_agreement(view, self.session.now())
+        ask_to_agree(self.planner, agreement, lambda: self._tell(services.resume, said))
 
     def do_checkpoint(self) -> None:
         """Ask for a checkpoint."""
@@ -256,7 +260,10 @@ class RunsScreen(PlannerScreen):
 
         question = QuestionScreen(
             f"Stop {view.summary.id}?",
-            ["Stopping writes a checkpoint first, and resume goes on from it.", ""],
+            [
+                "A stopped run is over and cannot be resumed.",
+                "To go on with it later, go back and pause it with p.",
+            ],
             (
                 Answer("back", "Back", "esc"),
                 Answer("stop", "Checkpoint and stop", "c"),

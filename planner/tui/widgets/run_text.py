@@ -11,7 +11,7 @@ from planner.core.plan import Decision
 from planner.core.types import RunState
 from planner.core.units import format_bytes, format_duration, format_money
 from planner.services.api import RunView, Series
-from planner.tui.run_feed import over, resumable
+from planner.tui.run_feed import over
 from planner.tui.text import (
     Part,
     count,
@@ -202,7 +202,7 @@ def _chance_of_cap(view: RunView) -> list[Part]:
 
 
 def _at_end(view: RunView) -> list[Part]:
-    if resumable(view.summary.state):
+    if view.summary.state is RunState.PAUSED:
         return [("nothing is spent meanwhile", "$soft")]
     if view.cost_at_end_usd is None:
         return [("known after the first steps", "$soft")]
@@ -210,7 +210,7 @@ def _at_end(view: RunView) -> list[Part]:
 
 
 def _ends(view: RunView, width: int) -> list[Part]:
-    if resumable(view.summary.state):
+    if view.summary.state is RunState.PAUSED:
         return [("p resumes it", "$warn")]
     if view.eta_s is None:
         return [("known after the first steps", "$soft")]

@@ -1,0 +1,166 @@
+"""What a person agrees to before money may be spent: a launch, a resumed run, a raised limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from planner.core.consent import worst_case_usd
+from planner.core.types import EstimateResult, Option
+from planner.core.units import format_bytes, format_duration, format_money
+from planner.services.api import RunView
+from planner.tui.text import (
+    batch_text,
+    money_interval,
+    pair,
+    percent,
+    place_text,
+    probability,
+    rate,
+    resources_text,
+    row,
+    short_duration,
+    short_option,
+    time_interval,
+    time_of_day,
+)
+
+if TYPE_CHECKING:
+    from planner.tui.app import PlannerApp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """What the confirmation shows.
+
+    Attributes:
+        title: The question.
+        note: What is so until it is answered.
+        lines: What is agreed to.
+        verb: The word on the button that agrees.
+        worst_usd: Most that may be spent once it is agreed to.
+    """
+
+    title: str
+    note: str
+    lines: tuple[Content, ...]
+    verb: str
+    worst_usd: float
+
+
+def ask_to_agree(app: PlannerApp, agreement: Agreement, agreed: Callable[[], None]) -> None:
+    """Show what would be agreed to; go on once it was."""
+    from planner.tui.screens.confirm import ConfirmScreen
+
+    screen = ConfirmScreen(agreement, confirm_above_usd=app.session.confirm_above_usd)
+    app.push_screen(screen, lambda answer: agreed() if answer else None)
+
+
+# ---- launch --------------------------------------------------------------------------------------
+
+
+def launch_agreement(estimate: EstimateResult, option: Option) -> Agreement:
+    """To run an option."""
+    return Agreement(
+        title=f"Launch option {option.rank}?",
+        note="nothing is running yet",
+        lines=tuple(launch_lines(estimate, option)),
+        verb="Launch",
+        worst_usd=worst_case_usd(option, estimate.goal.budget_usd),
+    )
+
+
+def launch_lines(estimate: EstimateResult, option: Option) -> Iterable[Content]:
+    """Price, time, cost, cap, what happens at the cap and when it fails."""
+    goal, job, price = estimate.goal, estimate.job, option.price
+    yield row(
+        (resources_text(option.resources), "bold"),
+        f", batch {batch_text(option.knobs)}",
+        (f"   {place_text(option.resources)}", "$soft"),
+    )
+    yield Content()
+    if price.source == "free":
+        yield pair("price", "free", ("   the job file names no price", "$soft"))
+    else:
+        source = {"contract": "as the job file says"}.get(price.source, price.source)
+        yield pair(
+            "price",
+            rate(price.usd_per_h),
+            (f"   {source}; dearer is refused", "$soft"),
+        )
+    p_time = probability(option.p_deadline)
+    wanted = f"   P(≤ {short_duration(goal.deadline_s)}) {p_time}" if goal.deadline_s else ""
+    yield pair("time", time_interval(option.total_s).strip(), (wanted, "bold"))
+    p_cost = probability(option.p_budget)
+    cap = f"   P(≤ {format_money(goal.budget_usd)}) {p_cost}" if goal.budget_usd else ""
+    yield pair("cost", money_interval(option.cost_usd).strip(), (cap, "bold"))
+    yield pair(
+        "memory",
+        format_bytes(option.memory_bytes.p50),
+        f"   P(out of memory) {probability(option.p_oom)}",
+    )
+    yield _stops_at(goal.budget_usd)
+    every = short_duration(job.checkpoint_interval_s)
+    yield pair("failures", f"starts again {job.retries} times", f"  loses at most {every}")
+    yield pair("controller", "guarded", ("  watches cap and deadline", "$soft"))
+    if not option.feasible:
+        reason = option.reasons[0].text if option.reasons else "it does not meet the goal"
+        yield row(("! not feasible: ", "bold $bad"), reason)
+
+
+def _stops_at(budget_usd: float | None) -> Content:
+    if budget_usd is None:
+        return pair("stops at", ("no cap is set", "bold $warn"))
+    return pair("stops at", format_money(budget_usd), "  checkpoint, then release")
+
+
+# ---- resume --------------------------------------------------------------------------------------
+
+
+def resume_agreement(view: RunView, now: datetime) -> Agreement:
+    """To let a run go on that spends nothing meanwhile."""
+    return Agreement(
+        title=f"Resume {view.summary.id}?",
+        note="it spends nothing until then",
+        lines=tuple(resume_lines(view, now)),
+        verb="Resume",
+        worst_usd=rest_usd(view),
+    )
+
+
+def rest_usd(view: RunView) -> float:
+    """Most that the run may still spend: what its cap leaves, or without one the dearest rest."""
+    summary = view.summary
+    worst_usd = worst_case_usd(view.plan.option, summary.budget_usd)
+    if summary.budget_usd is None:
+        return worst_usd * (1 - summary.progress)
+    return max(worst_usd - summary.spent_usd, 0.0)
+
+
+def resume_lines(view: RunView, now: datetime) -> Iterable[Content]:
+    """Where it goes on, what it has cost, what it may still cost, and until when."""
+    summary = view.summary
+    yield row((short_option(summary.option_text), "bold"), (f"   {summary.name}", "$soft"))
+    yield Content()
+    saved = view.last_checkpoint_at
+    source = f"the checkpoint of {time_of_day(saved, seconds=True)}" if saved else "its start"
+    done = f"   {percent(summary.progress)} was done"
+    yield pair("goes on", f"from {source}", (done, "$soft"))
+    if view.plan.max_usd_per_h > 0:
+        yield pair("price", rate(view.plan.max_usd_per_h), ("   at most", "$soft"))
+    else:
+        yield pair("price", "free", ("   the job file names no price", "$soft"))
+    cap = "" if summary.budget_usd is None else f"   of {format_money(summary.budget_usd)}"
+    yield pair("spent", format_money(summary.spent_usd), (cap, "$soft"))
+    yield pair("may spend", (f"{format_money(rest_usd(view))} more", "bold"))
+    yield _stops_at(summary.budget_usd)
+    at = view.plan.goal.deadline_at
+    if at is not None:
+        left_s = (at - now).total_seconds()
+        text = f"in {format_duration(left_s)}" if left_s > 0 else "has passed"
+        style = "" if left_s > 0 else "bold $warn"
+        yield pair("deadline", time_of_day(at), (f"   {text}", style))
