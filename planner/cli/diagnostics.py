@@ -42,6 +42,11 @@ def verbosity() -> int:
     return _talk.verbosity
 
 
+def is_quiet() -> bool:
+    """Whether only errors are told."""
+    return _talk.quiet
+
+
 def is_terminal() -> bool:
     """Whether standard error is a terminal."""
     return sys.stderr.isatty()

@@ -1,4 +1,4 @@
-"""One estimate, ended in good order by Ctrl-C or SIGTERM."""
+"""One estimate, ended in good order by Ctrl-C or SIGTERM; and what is said of one in vain."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from planner.cli import diagnostics
+from planner.cli.progress import Words
+from planner.core.errors import EvidenceError
 from planner.core.events import EventSink
 from planner.core.types import EstimateResult
 from planner.services.api import EstimateRequest, Services
@@ -29,6 +31,17 @@ def make_estimate(
         diagnostics.status("")
         raise received[0]
     return result
+
+
+def no_evidence(result: EstimateResult, told_to: EventSink | None = None) -> EvidenceError:
+    """Why an estimate has no option, and what to do, without reasons that `told_to` has told."""
+    text = result.recommendation.text
+    if isinstance(told_to, Words) and told_to.reasons:
+        text = "No option can be offered: no probe ended well."
+    hint = "correct the command or the data, and estimate again"
+    if not diagnostics.verbosity():
+        hint = "planner estimate -v shows what the probes printed"
+    return EvidenceError(text, hint=hint)
 
 
 @contextmanager

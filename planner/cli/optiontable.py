@@ -22,9 +22,10 @@ def estimate_text(result: EstimateResult, *, show_all: bool, limit: int | None) 
     hidden = len(result.options) - len(cut)
     if hidden:
         lines.append(f"{hidden} more: --all shows every option and why it was refused")
-    if not result.options:
-        lines += ["", *_probe_lines(result)]
-    lines += ["", *explain.why(result.options, result.recommendation)]
+    if result.options:
+        lines += ["", *explain.why(result.options, result.recommendation)]
+    else:
+        lines += _probe_lines(result)
     return "\n".join(lines)
 
 
@@ -113,8 +114,8 @@ def _note(option: Option) -> str:
 
 
 def _probe_lines(result: EstimateResult) -> list[str]:
+    """What was tried in vain. Why it failed is told as an error."""
     rows = [
-        (p.id, p.state, f"{p.resources.workers} x {p.knobs.micro_batch}", p.error or "")
-        for p in result.probes
+        (p.id, p.state, f"{p.resources.workers} x {p.knobs.micro_batch}") for p in result.probes
     ]
-    return table(("probe", "state", "workers x batch", "why"), rows) if rows else []
+    return ["", *table(("probe", "state", "workers x batch"), rows)] if rows else []

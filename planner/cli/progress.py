@@ -12,11 +12,16 @@ from planner.core.units import format_duration
 
 
 class Words:
-    """An `EventSink` that talks: a status line on a terminal, a line per finished probe."""
+    """An `EventSink` that talks: a status line on a terminal, a line per finished probe.
+
+    Attributes:
+        reasons: Why probes failed, as far as it was told; with the first probe of each reason.
+    """
 
     def __init__(self) -> None:
         self._queued = 0
         self._done = 0
+        self.reasons: dict[str, int] = {}
 
     def __call__(self, kind: EventType, data: Mapping[str, Any]) -> None:
         """Take one event."""
@@ -47,17 +52,26 @@ class Words:
         workers = shape.get("nodes", 1) * shape.get("workers_per_node", 1)
         what = f"{workers} worker{'s' if workers != 1 else ''} x {knobs.get('micro_batch', '?')}"
         state = "kept" if data.get("reused") else probe.get("state", "?")
-        line = f"probe {data.get('index', self._done)}: {what}: {state}"
+        index = data.get("index", self._done)
+        line = f"probe {index}: {what}: {state}"
         times = probe.get("step_time_s") or ()
         if times:
             median = sorted(times)[len(times) // 2]
             line += f", step {median * 1000:.1f} ms"
         elif probe.get("error"):
-            line += f": {probe['error']}"
+            line += f": {self._reason(str(probe['error']), index)}"
         diagnostics.say(line)
         if diagnostics.verbosity() and not times:
             for text in probe.get("log", ()):
                 diagnostics.say(f"  | {text}")
+
+    def _reason(self, error: str, index: int) -> str:
+        """Why a probe failed; each reason is told once."""
+        if error in self.reasons:
+            return f"as probe {self.reasons[error]}"
+        if not diagnostics.is_quiet():
+            self.reasons[error] = index
+        return error
 
 
 class Stream:

@@ -239,13 +239,25 @@ class Changes:
     def __init__(self) -> None:
         self._decisions = 0
         self._warnings = 0
+        self._reasons: set[str] = set()
 
     def news(self, view: RunView) -> list[str]:
-        """Decisions and warnings not told yet."""
-        lines = [f"{d.at:%H:%M:%S}  {d.action}: {d.why}" for d in view.decisions[self._decisions :]]
+        """Decisions and warnings not told yet; not why it ended, which is told when it has."""
+        reason = view.summary.reason if view.summary.state in RESTING else None
+        lines = [
+            f"{decision.at:%H:%M:%S}  {decision.action}: {self._once(decision.why)}"
+            for decision in view.decisions[self._decisions :]
+            if not (reason and reason in decision.why)
+        ]
         lines += [f"warning: {text}" for text in view.warnings[self._warnings :]]
         self._decisions, self._warnings = len(view.decisions), len(view.warnings)
         return lines
+
+    def _once(self, why: str) -> str:
+        if why in self._reasons:
+            return "as before"
+        self._reasons.add(why)
+        return why
 
 
 def ignore(_view: RunView) -> None:

@@ -15,13 +15,14 @@ from typing import Any
 import jsonschema
 import pytest
 from support.fake_services import RUN_ID, FakeServices, view
-from support.planning import candidate, estimate, probe, three_candidates
+from support.planning import NOW, candidate, estimate, probe, three_candidates
 
 from planner.cli import invocation
 from planner.cli.main import main
 from planner.core import errors
 from planner.core.events import Event
-from planner.core.types import EstimateResult, Goal, RunState
+from planner.core.plan import Decision
+from planner.core.types import EstimateResult, Goal, RunState, Warning_
 from planner.services.api import Check, LaunchRequest, RunView
 from planner.wire.published import generate
 from runners.base import Leftover
@@ -373,6 +374,43 @@ def _all_failed() -> EstimateResult:
     return estimate(candidates=[], probes=(probe("failed", error="exit code 1"), probe("oom")))
 
 
+@pytest.mark.parametrize("command", ["estimate", "run"])
+def test_why_a_script_fails_is_told_once_and_what_to_do_once(
+    planner: Planner, services: FakeServices, command: str
+) -> None:
+    failing = (probe("failed", error="no torch"), probe("failed", error="no torch"))
+    services.result = replace(
+        estimate(candidates=[], probes=failing),
+        warnings=(_warning("no torch"), _warning("few cores")),
+    )
+    result = planner(command, "job.toml")
+    assert result.err.splitlines() == [
+        "probe 1: 1 worker x 16: failed: no torch",
+        "probe 2: 1 worker x 16: failed: as probe 1",
+        "planner: No option can be offered: no probe ended well.",
+        "  planner estimate -v shows what the probes printed",
+    ]
+    assert "no torch" not in result.out
+    quiet = planner("-q", command, "job.toml").err
+    assert services.result.recommendation.text in quiet, "where nothing was told before, in full"
+
+
+def test_why_one_probe_failed_is_not_told_again_as_a_warning(
+    planner: Planner, services: FakeServices
+) -> None:
+    probes = (probe(), probe("failed", error="no torch"))
+    services.result = replace(
+        estimate(probes=probes), warnings=(_warning("probe 2: no torch"), _warning("few cores"))
+    )
+    result = planner("estimate", "job.toml")
+    assert result.err.count("no torch") == 1
+    assert "warning: few cores" in result.err
+
+
+def _warning(text: str) -> Warning_:
+    return Warning_(code="probe.failed", text=text, hint="look")
+
+
 def _stale(source: str) -> EstimateResult:
     made = candidate()
     old = replace(made.offer.price, source=source, stale=source == "cache", age_s=9000)  # type: ignore[arg-type]
@@ -608,6 +646,18 @@ def test_piped_output_is_a_line_per_change(planner: Planner, services: FakeServi
     assert sum(line.startswith("r-7f3k  running") for line in lines) == 2
     assert any("hold: all inside plan" in line for line in lines)
     assert lines.count("warning: 80 % of the cap is spent") == 1
+
+
+def test_why_a_run_failed_is_told_once(planner: Planner, services: FakeServices) -> None:
+    again = Decision(id="d1", at=NOW, action="start again", why="no torch", mode="guarded")
+    gave_up = replace(again, id="d3", action="give up", why="no torch; 2 retries are used up")
+    failed = view(RunState.FAILED, reason="no torch", decisions=(again, again, gave_up))
+    services.views = [view(decisions=(again,)), view(decisions=(again, again)), failed]
+    result = planner("run", "job.toml", "--yes")
+    assert "start again: no torch" in result.out
+    assert "start again: as before" in result.out
+    assert "give up" not in result.out
+    assert result.err.count("no torch") == 1
 
 
 def test_ndjson_of_a_run_holds_its_events_once(planner: Planner, services: FakeServices) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from planner.cli import command, diagnostics, invocation, render
 from planner.core.errors import ExitCode, UsageError
+from planner.core.events import EventSink
 from planner.core.types import EstimateResult, Option
 
 GATES = ("infeasible", "stale", "uncalibrated")
@@ -62,17 +63,18 @@ def estimate(
     events = sink(ndjson=ndjson)
     result = make_estimate(called.services(), request, events)
     _print(result, events, json=json, ndjson=ndjson, show_all=show_all, limit=limit)
-    code = outcome(result, gates)
+    code = outcome(result, gates, events)
     if code:
         raise typer.Exit(code)
 
 
-def outcome(result: EstimateResult, gates: tuple[str, ...] = ()) -> int:
+def outcome(result: EstimateResult, gates: tuple[str, ...], events: EventSink) -> int:
     """The exit code of an estimate, its reason told on standard error."""
+    from planner.cli.estimating import no_evidence
+
     pick = result.option(result.recommendation.option_id or "")
     if not result.options:
-        same = [w.hint for w in result.warnings if w.text == result.recommendation.text]
-        diagnostics.tell_text(result.recommendation.text, next(iter(same), None))
+        diagnostics.tell(no_evidence(result, told_to=events))
         return int(ExitCode.PROBE)
     if pick is None:
         diagnostics.tell_text(result.recommendation.text)
@@ -105,7 +107,7 @@ def _gates(given: list[str]) -> tuple[str, ...]:
 
 def _print(
     result: EstimateResult,
-    events: object,
+    events: EventSink,
     *,
     json: bool,
     ndjson: bool,
@@ -127,8 +129,16 @@ def _print(
         from planner.cli.optiontable import estimate_text
 
         render.text(estimate_text(result, show_all=show_all, limit=limit))
-    for warning in result.warnings:
-        if warning.text != result.recommendation.text:  # which is told with the exit code
+    _warn(result, events)
+
+
+def _warn(result: EstimateResult, events: EventSink) -> None:
+    """Tell what to bear in mind with these options; not again why a probe failed."""
+    from planner.cli.progress import Words
+
+    told = events.reasons if isinstance(events, Words) else {}
+    for warning in result.warnings if result.options else ():
+        if not any(reason in warning.text for reason in told):
             diagnostics.warn(warning.text, warning.hint)
 
 

@@ -13,7 +13,6 @@ from planner.cli import command, diagnostics, invocation
 from planner.cli.invocation import Invocation
 from planner.core.errors import (
     ConfigError,
-    EvidenceError,
     InfeasibleError,
     NotFoundError,
     UsageError,
@@ -157,7 +156,7 @@ def _estimated(
     services: Services, job: JobSpec, goal: Goal, request: EstimateRequest, output: _Output
 ) -> EstimateResult:
     """A fresh enough estimate of this job, or a new one."""
-    from planner.cli.estimating import make_estimate
+    from planner.cli.estimating import make_estimate, no_evidence
     from planner.cli.progress import sink
 
     kept = services.latest_estimate(job)
@@ -166,7 +165,13 @@ def _estimated(
         if age_s <= FRESH_S:
             diagnostics.say(f"using {kept.id}, made {age_s:.0f} s ago")
             return services.rescore(kept, goal)
-    return make_estimate(services, request, sink(ndjson=output.ndjson))
+    events = sink(ndjson=output.ndjson)
+    result = make_estimate(services, request, events)
+    if not result.options and not (output.json or output.ndjson):
+        failure = no_evidence(result, told_to=events)
+        diagnostics.tell(failure)
+        raise typer.Exit(int(failure.exit_code))
+    return result
 
 
 def _planned(services: Services, path: Path) -> EstimateResult:
@@ -190,8 +195,10 @@ def _planned(services: Services, path: Path) -> EstimateResult:
 
 def _choose(result: EstimateResult, wanted: str | None) -> Option:
     """The option that was asked for by id or unique prefix, or the recommended one."""
+    from planner.cli.estimating import no_evidence
+
     if not result.options:
-        raise EvidenceError(result.recommendation.text, hint="planner estimate -v shows the logs")
+        raise no_evidence(result)
     if wanted is None:
         pick = result.option(result.recommendation.option_id or "")
         if pick is None:
