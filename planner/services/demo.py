@@ -7,7 +7,7 @@ code as in a live session. Only pause, stop and extend are made up, as nobody pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -340,8 +340,8 @@ class DemoServices:
         budget_usd: float | None = None,
         dry_run: bool = False,
     ) -> None:
-        """Raise the deadline or the cap, and note it as a decision."""
-        play = self._working(run_id, "extended")
+        """Raise the deadline or the cap, also of a paused run, and note it as a decision."""
+        play = self._working(run_id, "extended", TERMINAL_STATES)
         if dry_run:
             return
         view = self.view(run_id)
@@ -364,10 +364,10 @@ class DemoServices:
         )
         self._ask(play, "decision.applied", {**to_json(decision), **effects})
 
-    def _working(self, run_id: str, word: str) -> Play:
+    def _working(self, run_id: str, word: str, resting: Collection[RunState] = _RESTING) -> Play:
         play = self._play(run_id)
         state = self._state_of(play)
-        if state in _RESTING:
+        if state in resting:
             raise TransitionError(
                 f"run {run_id} is {state} and cannot be {word}", hint="launch it anew"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from textual.content import Content
@@ -164,3 +164,66 @@ def resume_lines(view: RunView, now: datetime) -> Iterable[Content]:
         text = f"in {format_duration(left_s)}" if left_s > 0 else "has passed"
         style = "" if left_s > 0 else "bold $warn"
         yield pair("deadline", time_of_day(at), (f"   {text}", style))
+
+
+# ---- extend --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extension:
+    """What is added to a run's limits; None leaves a limit as it is."""
+
+    deadline_s: float | None = None
+    budget_usd: float | None = None
+
+
+def extend_agreement(view: RunView, extension: Extension, now: datetime) -> Agreement:
+    """To raise a run's deadline or cap. A later deadline alone does not let it spend more."""
+    more_usd = extension.budget_usd
+    lines = [
+        pair("deadline", raised_deadline(view, extension, now)),
+        pair("cap", raised_cap(view, extension)),
+        pair("spent", format_money(view.summary.spent_usd)),
+    ]
+    if more_usd is not None:
+        rest = format_money(rest_usd(view) + more_usd)
+        lines.append(pair("may spend", (f"{rest} more", "bold"), "  as of now"))
+    return Agreement(
+        title=f"Extend {view.summary.id}?",
+        note="noted as a decision",
+        lines=tuple(lines),
+        verb="Extend",
+        worst_usd=0.0 if more_usd is None else rest_usd(view) + more_usd,
+    )
+
+
+def raised_deadline(view: RunView, extension: Extension, now: datetime) -> Content:
+    """The deadline as it is, and as it would be."""
+    at = view.plan.goal.deadline_at
+    if at is None:
+        return Content.styled("none", "$soft")
+    later = None if extension.deadline_s is None else at + timedelta(seconds=extension.deadline_s)
+    return _raised(_when(at, now), None if later is None else _when(later, now))
+
+
+def raised_cap(view: RunView, extension: Extension) -> Content:
+    """The cap as it is, and as it would be."""
+    cap_usd, more_usd = view.plan.goal.budget_usd, extension.budget_usd
+    if cap_usd is None:
+        return Content.styled("none", "$soft")
+    return _raised(
+        format_money(cap_usd), None if more_usd is None else format_money(cap_usd + more_usd)
+    )
+
+
+def _raised(was: str, will_be: str | None) -> Content:
+    if will_be is None:
+        return row((f"{was}, as it is", "$soft"))
+    return row((was, "$soft"), " → ", (will_be, "bold"))
+
+
+def _when(at: datetime, now: datetime) -> str:
+    """The time of day, with its day when that is not today."""
+    local = at.astimezone()
+    today = local.date() == now.astimezone().date()
+    return time_of_day(at, seconds=True) if today else f"{local:%a %d %b %H:%M}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from support.fake_services import FakeServices, view
 from support.tui import Stage, press, settle, to_options
 
 from planner.core.errors import PriceMovedError
-from planner.core.types import RunState
+from planner.core.types import Goal, RunState
 
 pytestmark = pytest.mark.asyncio
 
@@ -141,6 +142,35 @@ async def test_a_run_that_nobody_looks_after_is_offered_to_be_resumed() -> None:
         await press(pilot, "p", "y")
     assert services.asked("resume") == ["r-7f3k"]
     assert services.asked("pause") == []
+
+
+async def test_a_cap_raised_above_the_limit_has_to_be_typed() -> None:
+    services, stage = resting(spent_usd=0.5)
+    services.views = [
+        replace(v, plan=replace(v.plan, goal=replace(v.plan.goal, budget_usd=1.0)))
+        for v in services.views
+    ]
+    async with stage.running() as pilot:
+        await press(pilot, "+")
+        await pilot.press(*"+20")
+        await press(pilot, "enter", "y")
+        text = stage.screen_text()
+        assert "$1.00 → $21.00" in text
+        assert "It may cost up to $20.50" in text
+        assert services.asked("extend") == []
+        stage.app.screen.query_one("#amount").focus()
+        await pilot.press(*"20.5")
+        await press(pilot, "enter", "enter")
+    assert services.asked("extend") == [(None, 20.0)]
+
+
+async def test_a_run_without_limits_has_nothing_to_extend() -> None:
+    services, stage = resting()
+    goal = Goal(deadline_s=None, budget_usd=None)
+    services.views = [replace(v, plan=replace(v.plan, goal=goal)) for v in services.views]
+    async with stage.running() as pilot:
+        await press(pilot, "+")
+        assert "neither a deadline nor a cap" in stage.screen_text()
 
 
 async def test_read_only_refuses_everything_that_changes_something() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -166,21 +167,58 @@ async def test_stopping_asks_and_the_first_answer_stops_nothing(stage: Stage) ->
         assert stage.services.view("r-demo1").summary.state is RunState.CANCELLED
 
 
-async def test_extending_is_noted_as_a_decision(stage: Stage) -> None:
+async def test_extending_shows_was_and_will_be_asks_and_is_noted(stage: Stage) -> None:
     async with stage.running() as pilot:
         await to_run(pilot)
         stage.clock.sleep(RUN_TAKES_S / 2)
         await press(pilot, "r", "+")
-        await pilot.press(*"30")
+        was = stage.services.view("r-demo1").plan.goal
+        later = was.deadline_at + timedelta(minutes=30)
+        await pilot.press(*"+30")
         await settle(pilot)
         assert "30 what?" in stage.screen_text()
-        await pilot.press("m", "tab", *"2.5")
-        await press(pilot, "enter", "enter")
+        await pilot.press("m", "tab", *"+2.5")
+        await settle(pilot)
+        text = stage.screen_text()
+        assert "$1.00 → $3.50" in text
+        assert (
+            f"{was.deadline_at:%H:%M:%S} → {was.deadline_at + timedelta(minutes=30):%H:%M:%S}"
+            in text
+        )
+        await press(pilot, "enter")
+        assert "Extend r-demo1?" in stage.screen_text()
+        assert "$1.00 → $3.50" in stage.screen_text()
+        await press(pilot, "enter")  # Back has the focus
+        assert stage.services.view("r-demo1").plan.goal == was
+        await press(pilot, "+")
+        await pilot.press(*"+30m", "tab", *"+2.5")
+        await press(pilot, "enter", "y")
         decision = stage.services.view("r-demo1").decisions[-1]
         assert decision.action == "extend deadline +30m00s, cap +$2.50"
         stage.app.clear_notifications()
         await press(pilot, "5")
         assert "cap +$2.50" in stage.screen_text()
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (("2", "0", "m"), "20m can mean 20m more, or 20m in all"),
+        (("tab", "2"), "2 can mean 2 USD more, or 2 USD in all"),
+        (("tab", "+", "0"), "no money"),
+        (("+", "2"), "2 what?"),
+    ],
+)
+async def test_an_extension_without_plus_or_unit_is_refused(
+    stage: Stage, keys: tuple[str, ...], said: str
+) -> None:
+    async with stage.running() as pilot:
+        await to_run(pilot)
+        stage.clock.sleep(RUN_TAKES_S / 2)
+        await press(pilot, "r", "+", *keys)
+        assert said in stage.screen_text()
+        await press(pilot, "enter", "enter")
+        assert "Extend r-demo1?" not in stage.screen_text()
 
 
 async def test_decisions_can_be_stepped_through(stage: Stage) -> None:

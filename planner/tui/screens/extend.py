@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from datetime import datetime
 from typing import ClassVar
 
 from textual import on
@@ -14,22 +15,18 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from planner.core.errors import UnitError
-from planner.core.units import format_money, parse_duration_s, parse_money_usd
+from planner.core.units import parse_duration_s, parse_money_usd
 from planner.services.api import RunView
-from planner.tui.text import short_duration
+from planner.tui.agreements import Extension, raised_cap, raised_deadline
+from planner.tui.text import wrap
 from planner.tui.widgets.button import Button
 
 
-@dataclass(frozen=True, slots=True)
-class Extension:
-    """What to add; None leaves it as it is."""
-
-    deadline_s: float | None
-    budget_usd: float | None
-
-
 class ExtendScreen(ModalScreen[Extension]):
-    """Two fields and two answers; what cannot be read keeps Extend shut."""
+    """A field for each limit the run has; what cannot be read keeps `Go on` shut.
+
+    It only asks by how much. What is asked for is confirmed after it.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss", show=False),
@@ -37,63 +34,91 @@ class ExtendScreen(ModalScreen[Extension]):
         Binding("down", "app.focus_next", show=False),
     ]
 
-    def __init__(self, view: RunView) -> None:
+    def __init__(self, view: RunView, now: datetime) -> None:
         super().__init__()
-        self._view = view
+        self._view, self._now = view, now
 
     def compose(self) -> ComposeResult:
-        """Deadline, budget, Back and Extend."""
+        """Deadline, cap, Back and Go on."""
         goal = self._view.plan.goal
-        deadline = short_duration(goal.deadline_s) if goal.deadline_s is not None else "none"
-        budget = format_money(goal.budget_usd) if goal.budget_usd is not None else "none"
         with Vertical(classes="box") as box:
             box.border_title = Content.styled(f"Extend {self._view.summary.id}", "bold")
-            box.border_subtitle = Content.styled("noted as a decision", "$soft")
-            with Horizontal(classes="field"):
-                yield Static(f"deadline  now {deadline:<8}  add ")
-                yield Input(id="more-time", placeholder="2h, 10m")
-            with Horizontal(classes="field"):
-                yield Static(f"cap       now {budget:<8}  add ")
-                yield Input(id="more-money", placeholder="10")
+            box.border_subtitle = Content.styled("nothing has changed yet", "$soft")
+            if goal.deadline_at is not None:
+                yield from self._field("deadline", "more-time", "+20m")
+            if goal.budget_usd is not None:
+                yield from self._field("cap", "more-money", "+2")
             yield Static(id="problem")
             with Horizontal(classes="buttons"):
                 yield Button("Back", "back")
-                yield Button("Extend", "extend", disabled=True)
+                yield Button("Go on", "extend", disabled=True)
+
+    def _field(self, label: str, name: str, placeholder: str) -> ComposeResult:
+        with Horizontal(classes="field"):
+            yield Static(f"{label:<10}add  ")
+            yield Input(id=name, placeholder=placeholder)
+            yield Static(id=f"{name}-raised")
 
     def on_mount(self) -> None:
         """Typing can begin at once."""
-        self.query_one("#more-time").focus()
+        self._say_what_would_be(Extension())
+        self.query(Input).first().focus()
 
     def _read(self) -> Extension:
-        time_text = self.query_one("#more-time", Input).value.strip()
-        money_text = self.query_one("#more-money", Input).value.strip()
+        """What the fields ask for. Raises `UnitError`."""
+        texts = {field.id: field.value.strip() for field in self.query(Input)}
         return Extension(
-            parse_duration_s(time_text) if time_text else None,
-            parse_money_usd(money_text) if money_text else None,
+            deadline_s=_more(texts.get("more-time"), parse_duration_s),
+            budget_usd=_more(texts.get("more-money"), parse_money_usd, " USD"),
         )
+
+    def _say_what_would_be(self, extension: Extension) -> None:
+        raised = {
+            "more-time": raised_deadline(self._view, extension, self._now),
+            "more-money": raised_cap(self._view, extension),
+        }
+        for field in self.query(Input):
+            self.query_one(f"#{field.id}-raised", Static).update(raised[field.id or ""])
 
     @on(Input.Changed)
     def _check(self) -> None:
         problem = self.query_one("#problem", Static)
-        extend = self.query_one("#extend", Button)
+        go_on = self.query_one("#extend", Button)
         try:
             extension = self._read()
         except UnitError as error:
-            problem.update(Content.styled(f"! {error.text}: {error.hint or ''}", "$bad"))
-            extend.disabled = True
+            text = f"! {error.text}" + (f": {error.hint}" if error.hint else "")
+            problem.update(Content("\n").join(wrap(text, 60, style="$bad", indent="  ")))
+            extension = Extension()
         else:
             problem.update("")
-            extend.disabled = extension == Extension(None, None)
-        extend.refresh()
+        go_on.disabled = extension == Extension()
+        self._say_what_would_be(extension)
+        go_on.refresh()
 
     @on(Input.Submitted)
     def _submitted(self) -> None:
-        extend = self.query_one("#extend", Button)
-        if extend.disabled:
+        if self.query_one("#extend", Button).disabled:
             self.focus_next()
         else:
-            extend.focus()
+            self.dismiss(self._read())
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Back or Extend."""
+        """Back, or on to the question."""
         self.dismiss(self._read() if event.button_id == "extend" else None)
+
+
+def _more(text: str | None, parse: Callable[[str], float], unit: str = "") -> float | None:
+    """How much is added; None for an empty field.
+
+    Raises:
+        UnitError: Without the plus that tells more from a new limit, or no such value.
+    """
+    if not text:
+        return None
+    if not text.startswith("+"):
+        raise UnitError(
+            f"{text} can mean {text}{unit} more, or {text}{unit} in all",
+            hint=f"write +{text} to add {text}{unit}",
+        )
+    return parse(text.removeprefix("+"))

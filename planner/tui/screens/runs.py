@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -14,6 +14,7 @@ from textual.content import Content
 from textual.widgets import Input
 
 from planner.core.errors import PlannerError
+from planner.core.types import RunState
 from planner.services.api import RunSummary, RunView
 from planner.tui.actions import bindings_of
 from planner.tui.run_feed import RunFeed, over, resumable
@@ -22,6 +23,9 @@ from planner.tui.widgets import run_text
 from planner.tui.widgets.log_view import LogView
 from planner.tui.widgets.pane import Pane
 from planner.tui.widgets.table import Table
+
+if TYPE_CHECKING:
+    from planner.tui.agreements import Extension
 
 
 class RunsScreen(PlannerScreen):
@@ -280,24 +284,33 @@ class RunsScreen(PlannerScreen):
             self._tell(partial(cancel, now=True), "Stopping now, without a checkpoint.")
 
     def do_extend(self) -> None:
-        """Ask by how much."""
+        """Ask by how much, show the limits as they were and will be, and ask again."""
         view = self._feed.view
-        if view is None or over(view.summary.state):
+        if view is None or view.summary.state in (RunState.DONE, RunState.CANCELLED):
             self.notify("There is no run here that could be extended.")
             return
-        from planner.tui.screens.extend import ExtendScreen, Extension
+        goal = view.plan.goal
+        if goal.deadline_at is None and goal.budget_usd is None:
+            self.notify("This run has neither a deadline nor a cap that could be raised.")
+            return
+        from planner.tui.screens.extend import ExtendScreen
 
-        def answered(extension: Extension | None) -> None:
-            if extension is not None:
-                services = self.session.services
-                more = partial(
-                    services.extend,
-                    deadline_s=extension.deadline_s,
-                    budget_usd=extension.budget_usd,
-                )
-                self._tell(more, "Extended; it is noted as a decision.")
+        asked = partial(self._ask_to_extend, view)
+        self.app.push_screen(ExtendScreen(view, self.session.now()), asked)
 
-        self.app.push_screen(ExtendScreen(view), answered)
+    def _ask_to_extend(self, view: RunView, extension: Extension | None) -> None:
+        if extension is None:
+            return
+        from planner.tui.agreements import ask_to_agree, extend_agreement
+
+        more = partial(
+            self.session.services.extend,
+            deadline_s=extension.deadline_s,
+            budget_usd=extension.budget_usd,
+        )
+        agreement = extend_agreement(view, extension, self.session.now())
+        said = "Extended; it is noted as a decision."
+        ask_to_agree(self.planner, agreement, lambda: self._tell(more, said))
 
     def do_detach(self) -> None:
         """Leave; the run goes on."""
