@@ -75,7 +75,8 @@ class ProbedJobPredictor:
         probes = _unique(probes)
         good = [p for p in probes if features.is_measured(p)]
         if not good:
-            raise EvidenceError(_no_evidence(probes), hint=_NO_EVIDENCE_HINT)
+            hint = _NO_EVIDENCE_HINT if probes else _NOTHING_MEASURED_HINT
+            raise EvidenceError(_no_evidence(probes), hint=hint)
         own = {p.fingerprint for p in probes}
         self.others_ = tuple(p for p in self.history if p.fingerprint not in own)
         self.calibration_: Calibration = calibrate(self.finished)
@@ -261,11 +262,12 @@ _NO_EVIDENCE_HINT = (
     "see why under `probes[].error` (--json) or in the probe's log; correct the command or the"
     " data, or allow smaller micro-batches, and estimate again"
 )
+_NOTHING_MEASURED_HINT = "planner estimate without --no-probe measures it, in a few short trials"
 
 
 def _no_evidence(probes: Sequence[ProbeResult]) -> str:
     if not probes:
-        return "there is no probe to predict from"
+        return "nothing has been measured for this job here"
     reasons = dict.fromkeys(f"{p.state}: {p.error or 'no reason given'}" for p in probes)
     shown = "; ".join(list(reasons)[:3])
     return f"none of {len(probes)} probes ended well ({shown})"

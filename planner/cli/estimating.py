@@ -38,10 +38,18 @@ def no_evidence(result: EstimateResult, told_to: EventSink | None = None) -> Evi
     text = result.recommendation.text
     if isinstance(told_to, Words) and told_to.reasons:
         text = "No option can be offered: no probe ended well."
-    hint = "correct the command or the data, and estimate again"
-    if not diagnostics.verbosity():
-        hint = "planner estimate -v shows what the probes printed"
-    return EvidenceError(text, hint=hint)
+    return EvidenceError(text, hint=_what_to_do(result))
+
+
+def _what_to_do(result: EstimateResult) -> str | None:
+    if not result.probes:
+        hints = [warning.hint for warning in result.warnings if warning.code == "probe.all_failed"]
+        return next(iter(hints), None)
+    if all(probe.state == "skipped" for probe in result.probes):
+        return "raise --max-probe-time or --max-probe-cost"
+    if diagnostics.verbosity():
+        return "correct the command or the data, and estimate again"
+    return "planner estimate -v shows what the probes printed"
 
 
 @contextmanager

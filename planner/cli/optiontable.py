@@ -30,11 +30,11 @@ def estimate_text(result: EstimateResult, *, show_all: bool, limit: int | None) 
 
 
 def _title(result: EstimateResult) -> str:
-    goal = result.goal
+    goal, samples = result.goal, result.work.samples
     ok = sum(probe.state == "ok" for probe in result.probes)
     parts = [
         f"{result.job.name}",
-        f"{result.work.samples} samples x {result.work.epochs:g} epochs",
+        *([f"{samples} samples x {result.work.epochs:g} epochs"] if samples else []),
         *goal_words(goal),
         f"{ok} of {len(result.probes)} probes ok, {format_money(result.probe_cost_usd)} spent now",
         result.id,

@@ -24,6 +24,7 @@ from planner.core.events import Event
 from planner.core.plan import Decision
 from planner.core.types import EstimateResult, Goal, RunState, Warning_
 from planner.services.api import Check, LaunchRequest, RunView
+from planner.services.live import LiveServices
 from planner.wire.published import generate
 from runners.base import Leftover
 
@@ -393,6 +394,25 @@ def test_why_a_script_fails_is_told_once_and_what_to_do_once(
     assert "no torch" not in result.out
     quiet = planner("-q", command, "job.toml").err
     assert services.result.recommendation.text in quiet, "where nothing was told before, in full"
+
+
+def test_where_nothing_was_measured_it_says_what_measures(
+    planner: Planner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(invocation, "open_services", lambda _: LiveServices(tmp_path / "state"))
+    result = planner("estimate", "job.toml", "--no-probe")
+    assert result.code == 5
+    assert "nothing has been measured for this job here" in result.err
+    assert "estimate without --no-probe measures it" in result.err
+
+
+def test_a_cap_that_let_nothing_be_tried_is_what_to_raise(
+    planner: Planner, services: FakeServices
+) -> None:
+    services.result = estimate(candidates=[], probes=(probe("skipped", error="over the cap"),))
+    result = planner("estimate", "job.toml")
+    assert result.code == 5
+    assert "raise --max-probe-time or --max-probe-cost" in result.err
 
 
 def test_why_one_probe_failed_is_not_told_again_as_a_warning(
