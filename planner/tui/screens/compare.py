@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
@@ -24,16 +24,20 @@ WIDTH = 72
 
 
 class CompareScreen(ModalScreen[None]):
-    """Asks for the comparison of some references and shows it."""
+    """Asks for a comparison and shows it.
+
+    Args:
+        names: What is compared: references, and what the screen below calls each.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,c,q,enter", "dismiss", show=False),
         Binding("y", "copy", show=False),
     ]
 
-    def __init__(self, references: Sequence[str]) -> None:
+    def __init__(self, names: Mapping[str, str]) -> None:
         super().__init__()
-        self._references = tuple(references)
+        self._names = dict(names)
         self._comparison: Comparison | None = None
 
     def compose(self) -> ComposeResult:
@@ -48,7 +52,7 @@ class CompareScreen(ModalScreen[None]):
         app = cast("PlannerApp", self.app)
         services = app.session.services
         app.call_service(
-            lambda: services.compare(self._references),
+            lambda: services.compare(tuple(self._names)),
             self._show,
             self._fail,
             group="compare",
@@ -57,7 +61,7 @@ class CompareScreen(ModalScreen[None]):
 
     def _show(self, comparison: Comparison) -> None:
         self._comparison = comparison
-        content = Content("\n").join(list(comparison_lines(comparison, WIDTH)))
+        content = Content("\n").join(list(comparison_lines(comparison, WIDTH, self._names)))
         self.query_one("#comparison", Static).update(content)
 
     def _fail(self, error: PlannerError) -> None:

@@ -324,7 +324,9 @@ class OptionsScreen(PlannerScreen):
             return
         from planner.tui.screens.compare import CompareScreen
 
-        self.app.push_screen(CompareScreen([f"{estimate.id}/{key}" for key in wanted]))
+        ranks = {option.id: option.rank for option in estimate.options}
+        names = {f"{estimate.id}/{key}": f"option {ranks[key]}" for key in wanted}
+        self.app.push_screen(CompareScreen(names))
 
     def do_copy(self) -> None:
         """Copy the estimate as JSON."""

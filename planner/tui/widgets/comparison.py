@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 from textual.content import Content
 
@@ -16,10 +17,13 @@ _CELL = (14, 26)
 """Narrowest and widest column of values."""
 
 
-def comparison_lines(comparison: Comparison, width: int) -> Iterable[Content]:
+def comparison_lines(
+    comparison: Comparison, width: int, names: Mapping[str, str] = MappingProxyType({})
+) -> Iterable[Content]:
     """A line for each quantity that differs, then what is the same; a difference in the work first.
 
-    Subjects that do not fit into the width are left out, from the right.
+    Subjects that do not fit into the width are left out, from the right. `names` says how to call
+    a subject where that is not its reference.
     """
     if not comparison.same_work:
         yield from wrap("! not the same work, so compare with care", width, style="bold $warn")
@@ -30,7 +34,7 @@ def comparison_lines(comparison: Comparison, width: int) -> Iterable[Content]:
     cell = min(max(room // shown, _CELL[0]), _CELL[1])
     head: list[Part] = [" " * LABEL_WIDTH]
     for index, subject in enumerate(comparison.subjects[:shown]):
-        name = f"{chr(ord('A') + index)} {subject.rpartition('/')[2]}"
+        name = f"{chr(ord('A') + index)} {names.get(subject, subject)}"
         head.append((name[: cell - 1].rjust(cell), "bold"))
     yield row(*head, ("change".rjust(CHANGE_WIDTH), "bold $soft"))
     known = [item for item in comparison.rows if any(v is not None for v in item.values)]
