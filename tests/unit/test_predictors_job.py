@@ -87,7 +87,7 @@ def test_other_jobs_tell_how_machines_compare() -> None:
 
 
 def test_without_a_probe_that_ended_well_there_is_no_prediction() -> None:
-    with pytest.raises(EvidenceError, match="there is no probe"):
+    with pytest.raises(EvidenceError, match="nothing has been measured"):
         job_predictor().fit([])
     with pytest.raises(EvidenceError, match="none of 2 probes ended well") as caught:
         job_predictor().fit([failed(), failed("oom", error="out of memory")])
