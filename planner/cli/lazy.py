@@ -67,7 +67,8 @@ class LazyGroup(TyperGroup):
         """Take `planner JOB.toml` for the app; else as usual."""
         first = args[0]
         if first not in COMMANDS and (first.endswith(".toml") or "/" in first):
-            return _APP, self.get_command(ctx, _APP), args
+            # Without a name of its own, so that usage and hints read `planner JOB.toml`.
+            return "", self.get_command(ctx, _APP), args
         # While the shell completes a line nothing is refused: it is not finished yet.
         if first not in COMMANDS and not first.startswith("-") and not ctx.resilient_parsing:
             near = difflib.get_close_matches(first, COMMANDS, n=1)

@@ -23,6 +23,7 @@ PIPE_CLOSED = 128 + signal.SIGPIPE
 """What a shell calls a program that a closed pipe ended."""
 
 _GLOBAL_FLAGS = {"-q", "--quiet", "-v", "-vv", "--verbose", "--no-color", "--ascii"}
+_GOAL_OPTIONS = {"--deadline", "--budget", "--confidence", "--prefer"}
 _GLOBAL_VALUES = {"--state-dir", "--config"}
 
 app = typer.Typer(
@@ -155,7 +156,13 @@ def _usage(error: typer.TyperException) -> UsageError:
     message = getattr(error, "format_message", lambda: str(error))()
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "planner"
-    return UsageError(message.rstrip("."), hint=f"{path} --help")
+    option = getattr(error, "option_name", None)
+    if path == "planner" and option in _GOAL_OPTIONS:
+        hint = f"it belongs after a job file or a command: planner JOB.toml {option} ..."
+    else:
+        # The app has no name of its own: its path ends with a space.
+        hint = f"{path}JOB.toml --help" if path.endswith(" ") else f"{path} --help"
+    return UsageError(message.rstrip("."), hint=hint)
 
 
 def _fail(own: list[str], error: PlannerError) -> int:

@@ -22,7 +22,7 @@ from planner.cli.main import main
 from planner.core import errors
 from planner.core.events import Event
 from planner.core.plan import Decision
-from planner.core.types import EstimateResult, Goal, RunState, Warning_
+from planner.core.types import EstimateResult, Goal, JobSpec, RunState, Warning_
 from planner.services.api import Check, LaunchRequest, RunView
 from planner.services.live import LiveServices
 from planner.wire.published import generate
@@ -305,6 +305,8 @@ def test_the_line_in_the_root_help_is_the_commands_own(planner: Planner) -> None
         (("--demo", "status"), "terminal app"),
         ((), "needs a terminal"),
         (("job.toml",), "needs a terminal"),
+        (("job.toml", "--deadlin", "6h"), "planner JOB.toml --help"),
+        (("--deadline", "6h"), "planner JOB.toml --deadline ..."),
         (("init",), "no command"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -318,6 +320,21 @@ def test_bad_input_is_named_and_ends_with_2(
     assert result.out == ""
     assert not services.asked("estimate"), "nothing was probed"
     assert not services.asked("launch")
+
+
+def test_the_app_opens_with_the_goal_that_was_typed(
+    planner: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[JobSpec] = []
+    monkeypatch.setattr("planner.tui.app.run_app", lambda _, *, job, **__: opened.append(job))
+    monkeypatch.setattr("planner.cli.commands.app.has_terminal", lambda: True)
+    assert planner("job.toml", "--deadline", "10m", "--prefer", "time").code == 0
+    assert planner("job.toml").code == 0
+    assert planner("job.toml", "--budget", "none").code == 2
+    assert [(job.goal.deadline_s, job.goal.prefer) for job in opened] == [
+        (600.0, "time"),
+        (None, "cost"),
+    ]
 
 
 # ---- estimate ----------------------------------------------------------------------------------

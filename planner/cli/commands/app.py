@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -11,32 +12,50 @@ import typer
 
 from planner.cli import command, invocation
 from planner.cli.invocation import Invocation
+from planner.cli.jobs import DEFAULT_JOB_FILE, GoalFlags, goal_of, read_job
 from planner.core.errors import UsageError
 
 
 def app(
     context: typer.Context,
+    *,
     job: Annotated[Path, typer.Argument(metavar="JOB.toml", help="Job file to open.")],
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Lock everything that starts, stops or spends.")
     ] = False,
+    deadline: command.Deadline = None,
+    budget: command.Budget = None,
+    confidence: command.Confidence = None,
+    prefer: command.Prefer = None,
 ) -> None:
-    """Open the terminal app on a job."""
-    open_app(invocation.of(context), job, read_only=read_only, demo=False)
+    """Open the terminal app on a job, with the job file's goal or the one given here."""
+    flags = GoalFlags(deadline=deadline, budget=budget, confidence=confidence, prefer=prefer)
+    open_app(invocation.of(context), job, read_only=read_only, demo=False, flags=flags)
 
 
-def open_app(called: Invocation, job: Path | None, *, read_only: bool, demo: bool) -> None:
+def has_terminal() -> bool:
+    """Whether there is a terminal to draw on and to read keys from."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def open_app(
+    called: Invocation,
+    job: Path | None,
+    *,
+    read_only: bool,
+    demo: bool,
+    flags: GoalFlags | None = None,
+) -> None:
     """Run the app until the person leaves it.
 
     Raises:
-        UsageError: There is no terminal, or the job file is wrong.
+        UsageError: There is no terminal, or the job file or a flag of the goal is wrong.
     """
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not has_terminal():
         raise UsageError(
             "the terminal app needs a terminal",
             hint="planner --help lists the commands that work without one",
         )
-    from planner.cli.jobs import DEFAULT_JOB_FILE, read_job
     from planner.tui.app import run_app
 
     settings = called.settings()
@@ -57,6 +76,8 @@ def open_app(called: Invocation, job: Path | None, *, read_only: bool, demo: boo
         return
     path = job or (Path(DEFAULT_JOB_FILE) if Path(DEFAULT_JOB_FILE).is_file() else None)
     spec = None if path is None else read_job(called, path)
+    if spec is not None and flags is not None:
+        spec = replace(spec, goal=goal_of(spec.goal, flags))
     start(called.services(), job=spec, job_path=path)
 
 
