@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from statistics import median
@@ -11,6 +12,9 @@ from planner.core.events import Event, EventType
 from planner.core.types import Goal, ProbeResult
 from planner.demo.recording import RecordedRun
 from planner.store.codec import datetime_text, parse_datetime
+
+WHEN_RECORDED = "when this was recorded"
+"""Marks what a person asked for then, since whoever watches the demo did not."""
 
 
 @dataclass(slots=True)
@@ -48,8 +52,9 @@ class Play:
         """The journal up to then, as of this session: its times, its id, its goal."""
         created_at = self.recorded.plan.created_at
         found = [
-            ((event.ts - created_at).total_seconds(), event.type, self._of_now(event))
+            (at_s, event.type, self._of_now(event, at_s))
             for event in self.recorded.events
+            for at_s in ((event.ts - created_at).total_seconds(),)
         ]
         merged = sorted([*found, *self.asked], key=lambda item: item[0])
         return tuple(
@@ -64,19 +69,51 @@ class Play:
             if at_s <= played_s
         )
 
-    def _of_now(self, event: Event) -> dict[str, Any]:
+    def _of_now(self, event: Event, at_s: float) -> dict[str, Any]:
         data = dict(event.data)
         if event.type == "run.created":
-            goal = self.goal
-            deadline = self.began_at + timedelta(seconds=goal.deadline_s or 0.0)
-            data["budget_microusd"] = microusd(goal.budget_usd)
-            data["deadline_at"] = None if goal.deadline_s is None else datetime_text(deadline)
+            agreed = self._deadline_at(0.0)
+            data["budget_microusd"] = microusd(self.goal.budget_usd)
+            data["deadline_at"] = agreed and datetime_text(agreed)
             return data
         shift = self.began_at - self.recorded.plan.created_at
-        for name in ("at", "deadline_at"):
-            if isinstance(data.get(name), str):
-                data[name] = datetime_text(parse_datetime(data[name]) + shift)
+        if isinstance(data.get("at"), str):
+            data["at"] = datetime_text(parse_datetime(data["at"]) + shift)
+        if event.type == "decision.applied":
+            data.update(self._decision_of_now(data, at_s))
         return data
+
+    def _decision_of_now(self, data: Mapping[str, Any], at_s: float) -> dict[str, Any]:
+        """What is another in this session: who asked, and the deadline that was put off."""
+        changed: dict[str, Any] = {}
+        if data.get("mode") == "manual":
+            changed |= {"mode": "recorded", "why": f"{data.get('why')} {WHEN_RECORDED}"}
+        was = self.recorded.plan.goal.deadline_at
+        if was is not None and isinstance(data.get("deadline_at"), str):
+            agreed = self._deadline_at(at_s)
+            later = parse_datetime(data["deadline_at"]) - was
+            changed["deadline_at"] = agreed and datetime_text(agreed + later)
+        return changed
+
+    def _deadline_at(self, at_s: float) -> datetime | None:
+        """The deadline of this session at a recorded second, but for what the recording adds."""
+        if self.goal.deadline_s is None:
+            return None
+        asked = [
+            data["deadline_at"] for t, _, data in self.asked if t < at_s and "deadline_at" in data
+        ]
+        return (
+            parse_datetime(asked[-1])
+            if asked
+            else self.began_at + timedelta(seconds=self.goal.deadline_s)
+        )
+
+
+def recorded_text(text: str) -> str:
+    """A line of planner's own output; of what a person asked for then, it says so."""
+    if text.startswith("asked to "):
+        return f"{text} {WHEN_RECORDED}"
+    return text.replace("(asked for)", f"(asked for {WHEN_RECORDED})")
 
 
 def probe_progress(probe: ProbeResult, elapsed_s: float, total: int) -> dict[str, Any]:

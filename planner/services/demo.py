@@ -26,7 +26,7 @@ from planner.core.types import (
     RunState,
 )
 from planner.core.units import format_duration, format_money
-from planner.demo.play import Play, microusd, probe_progress
+from planner.demo.play import Play, microusd, probe_progress, recorded_text
 from planner.demo.recording import RecordedRun, Recording, read_recording
 from planner.services.api import (
     Cancel,
@@ -294,7 +294,7 @@ class DemoServices:
             LogLine(
                 source="train" if line.source == "train" else "planner",
                 rank=line.rank,
-                text=line.text,
+                text=line.text if line.source == "train" else recorded_text(line.text),
                 at=play.began_at + timedelta(seconds=line.at_s),
             )
             for line in shown[start:]
