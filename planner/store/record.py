@@ -78,6 +78,8 @@ class RunRecord:
             continued later, or without a supervisor.
         attempt: The current launch, counted from 1; 0 before the first.
         holding: Whether resources are held, as far as the journal knows.
+        released_at: Until when they were last held: as the event says, since nobody may have
+            watched.
         spent_at: Until when spend is counted: the time of the last event that carries money.
         ended_at: When it came to rest: as the event says, since nobody may have watched.
         stop_reason: Why the run was last asked to stop.
@@ -100,6 +102,7 @@ class RunRecord:
     attempt: int = 0
     released_attempt: int = 0
     holding: bool = False
+    released_at: datetime | None = None
     acquired_at: datetime | None = None
     usd_per_h: float = 0.0
     price_source: str | None = None
@@ -213,6 +216,7 @@ class RunRecord:
     def _released(self, event: Event, data: Mapping[str, Any]) -> None:
         self.holding = False
         self.released_attempt = _whole(data.get("attempt")) or self.released_attempt
+        self.released_at = _time(data.get("ended_at")) or event.ts
         self._money(event, data)
         self.held_s += _number(data.get("held_s")) or 0.0
         for name, value in _mapping(data.get("times_s")).items():

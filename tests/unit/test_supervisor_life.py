@@ -14,8 +14,11 @@ import pytest
 from planner.core.errors import StoreError
 from planner.core.types import Goal, RunState
 from planner.services.runs.commands import send
+from planner.services.runs.runview import run_view
 from planner.services.supervisor.book import LoopSettings
 from planner.store import journal
+from planner.store.files import load
+from runners.base import Handle, Signal
 from tests.support.runs import START, FakeClock, make_case
 
 
@@ -561,6 +564,81 @@ def test_workers_that_finished_unseen_are_not_started_again(tmp_path):
     assert_all_is_billed(case)
     report = json.loads(case.run.report.read_text())
     assert report["time_s"]["within"] is True
+
+
+DAY_S = 86_400.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [
+        ("run.provisioning", 1),
+        ("resource.acquired", 1),
+        ("run.started", 1),
+        ("run.progress", 20),
+        ("run.checkpoint", 2),
+        ("run.interrupted", 1),
+        ("resource.released", 1),
+        ("resource.released", 2),
+    ],
+)
+def test_a_day_without_supervisor_and_workers_is_nobodys_time(tmp_path, kind, count):
+    """Its workers left when it died: neither time nor money until somebody resumes the run."""
+    case = make_case(tmp_path, faults=("crash@60#1",))
+    die_at(case, kind, count)
+    leave(case)
+    case.clock.sleep(DAY_S)
+    died = case.record
+    assert case.go() is RunState.DONE
+    record, now = case.record, case.clock.now()
+    worked_s = case.clock.elapsed_s - DAY_S
+    assert record.total_s(now) == pytest.approx(worked_s, abs=4.0)
+    assert record.idle_s == pytest.approx(DAY_S, abs=4.0)
+    assert case.events[-1].data["total_s"] == pytest.approx(worked_s, abs=4.0)
+    assert died.spent_microusd < record.spent_microusd <= 1000 * worked_s + 3
+    report = json.loads(case.run.report.read_text())
+    assert report["time_s"]["real"] == pytest.approx(worked_s, abs=4.0)
+
+
+def leave(case):
+    """What the workers of a dead supervisor do, told by the system: checkpoint and go."""
+    for number in range(1, case.record.attempt + 1):
+        path = case.run.attempt(number).handle
+        if path.exists():
+            handle = load(Handle, path)
+            case.runner.signal(handle, Signal.STOP)
+            while case.runner.poll(handle).running:
+                case.clock.sleep(0.5)
+
+
+def test_a_day_before_anything_was_started_is_nobodys_time(tmp_path):
+    case = make_case(tmp_path)
+    case.clock.sleep(DAY_S)
+    assert case.go() is RunState.DONE
+    assert case.record.total_s(case.clock.now()) == pytest.approx(case.clock.elapsed_s - DAY_S)
+
+
+@pytest.mark.parametrize("kind", ["resource.released", "run.interrupted", "run.provisioning"])
+def test_supervisors_that_die_one_after_the_other_count_no_day_either(tmp_path, kind):
+    """The second dies while it takes the run over."""
+    case = make_case(tmp_path)
+    die_at(case, "run.progress", 20)
+    leave(case)
+    case.clock.sleep(DAY_S)
+    die_at(case, kind)
+    case.clock.sleep(DAY_S)
+    assert case.go() is RunState.DONE
+    worked_s = case.clock.elapsed_s - 2 * DAY_S
+    assert case.record.total_s(case.clock.now()) == pytest.approx(worked_s, abs=4.0)
+
+
+def test_time_stands_still_while_nobody_looks_after_a_run(tmp_path):
+    case = make_case(tmp_path)
+    die_at(case, "run.progress", 20)
+    before_s = case.clock.elapsed_s
+    case.clock.sleep(DAY_S)
+    view = run_view(case.plan, case.record, case.clock.now(), supervisor_alive=False)
+    assert view.elapsed_s == pytest.approx(before_s, abs=1.0)
 
 
 def test_a_script_that_left_with_0_when_its_supervisor_died_is_not_done(tmp_path):

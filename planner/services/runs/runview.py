@@ -64,7 +64,7 @@ def run_view(plan: Plan, record: RunRecord, now: datetime, *, supervisor_alive: 
         samples_per_s=record.samples_per_s if record.holding else None,
         loader_wait_fraction=record.loader_wait,
         usd_per_h=usd_per_h,
-        elapsed_s=record.total_s(now) or 0.0,
+        elapsed_s=record.total_s(now if supervisor_alive else record.last_at or now) or 0.0,
         eta_s=eta_s,
         cost_at_end_usd=_cost_at_end(record, eta_s, usd_per_h),
         p_deadline=record.p_deadline,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from planner.core.errors import CleanupError, PlannerError, RunnerError, StoreError
 from planner.core.events import EventType
@@ -20,9 +21,12 @@ from planner.services.supervisor.watch import checkpoint_data
 from planner.store.codec import datetime_text
 from planner.store.files import load
 from planner.store.layout import AttemptDir
+from planner.store.record import RunRecord
 from runners.base import Handle, Leftover, Runner, Signal, WorkerStatus
 
 _UNATTENDED = (RunState.PROVISIONING, RunState.RUNNING)
+_SLOWEST_START_S = 30.0
+"""A first supervisor that comes later than this was not started by the launch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +47,8 @@ def adopt(book: RunBook, runner: Runner, control: ControlFile, settings: LoopSet
     Raises:
         StoreError: The journal cannot be written.
     """
-    heard_at = book.record.last_at  # before anything is told: warnings would move it
+    # Before anything is told: warnings would move it.
+    heard_at = _released_at(book.record) or book.record.last_at
     if book.journal.torn_bytes:
         text = "the journal ended in half a line, which was put aside"
         book.warn("journal.repaired", text, bytes=book.journal.torn_bytes)
@@ -60,6 +65,13 @@ def adopt(book: RunBook, runner: Runner, control: ControlFile, settings: LoopSet
         ended_at = book.clock.now() if were_running else _last_sign(unnamed, book, heard_at)
         _bill(book, unnamed.number, ended_at)
     _resolve(book, finished=finished, ended_at=ended_at, since=ended_at or heard_at)
+
+
+def _released_at(record: RunRecord) -> datetime | None:
+    """When the attempt ended that a supervisor released before it died with nothing said of it."""
+    released = record.released_attempt == record.attempt
+    unsaid = record.state in (*_UNATTENDED, RunState.STOPPING)
+    return record.released_at if released and unsaid else None
 
 
 def _unreleased(book: RunBook) -> list[Attempt]:
@@ -126,6 +138,7 @@ def _bill(book: RunBook, number: int, ended_at: datetime) -> None:
             "held_s": round(max(0.0, held_s), 3),
             "spent_microusd": book.spent_microusd(),
             "unattended": True,
+            "ended_at": datetime_text(ended_at),
         },
     )
 
@@ -276,22 +289,28 @@ def _resolve(
         since: Since when nobody worked on the run.
     """
     record, state, now = book.record, book.state, book.clock.now()
+    unattended_s = max(0.0, (now - (since or now)).total_seconds())
     if finished and state in (RunState.RUNNING, RunState.STOPPING):
         _rest(book, RunState.DONE, None, ended_at or now, progress=1.0)
     elif state in _UNATTENDED:
-        unattended_s = max(0.0, (now - (since or now)).total_seconds())
-        book.move(
-            RunState.INTERRUPTED,
-            "run.interrupted",
-            attempt=record.attempt,
-            reason="the supervisor was gone",
-            cause="orphaned",
-            unattended_s=round(unattended_s, 3),
-        )
+        book.move(RunState.INTERRUPTED, "run.interrupted", **_orphaned(record, unattended_s))
+    elif state is RunState.INTERRUPTED or (
+        state is RunState.PLANNED and unattended_s > _SLOWEST_START_S
+    ):
+        book.emit("run.interrupted", _orphaned(record, unattended_s))
     elif state is RunState.STOPPING:
         target = TARGETS.get(record.stop_reason or "pause", RunState.PAUSED)
         reason = "the supervisor was gone while it stopped the run"
         _rest(book, target, reason, since or now, progress=record.progress)
+
+
+def _orphaned(record: RunRecord, unattended_s: float) -> dict[str, Any]:
+    return {
+        "attempt": record.attempt,
+        "reason": "the supervisor was gone",
+        "cause": "orphaned",
+        "unattended_s": round(unattended_s, 3),
+    }
 
 
 def _rest(
