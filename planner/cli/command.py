@@ -46,6 +46,7 @@ def complete_run(incomplete: str) -> list[tuple[str, str]]:
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, at the end.")]
 Ndjson = Annotated[bool, typer.Option("--ndjson", help="Print one JSON event per line.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Launch, and do not watch.")]
 Run = Annotated[
     str,
     typer.Argument(

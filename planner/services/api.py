@@ -238,8 +238,11 @@ class Services(Protocol):
     def pause(self, run_id: str) -> None:
         """Checkpoint, release, keep the plan."""
 
-    def resume(self, run_id: str) -> None:
-        """Continue a paused, failed, capped or orphaned run from its last good checkpoint."""
+    def resume(self, run_id: str, *, dry_run: bool = False) -> None:
+        """Continue a paused, failed, capped or orphaned run from its last good checkpoint.
+
+        `dry_run` only checks that it can be done.
+        """
 
     def cancel(self, run_id: str, *, now: bool = False) -> None:
         """Checkpoint (unless `now`), release, verify, end."""

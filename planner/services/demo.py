@@ -310,11 +310,13 @@ class DemoServices:
         play.hold(self._clock.monotonic_s())
         self._ask(play, "run.paused", {"state": "paused", "reason": "paused by you"})
 
-    def resume(self, run_id: str) -> None:
+    def resume(self, run_id: str, *, dry_run: bool = False) -> None:
         """Play on."""
         play = self._play(run_id)
         if self._state_of(play) is not RunState.PAUSED:
             raise TransitionError(f"run {run_id} is not paused", hint="only a paused run goes on")
+        if dry_run:
+            return
         view = self.view(run_id)
         self._ask(play, "run.resumed", {"state": "running", "step": view.step})
         play.since_s = self._clock.monotonic_s()

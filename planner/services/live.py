@@ -136,7 +136,7 @@ class LiveServices:
         self._require_alive(run_id, "asked for a checkpoint")
         self._send(run_id, "checkpoint")
 
-    def resume(self, run_id: str) -> None:
+    def resume(self, run_id: str, *, dry_run: bool = False) -> None:
         """Continue a paused, failed, capped or orphaned run from its last good checkpoint.
 
         Whatever an earlier supervisor left running is released first.
@@ -153,6 +153,8 @@ class LiveServices:
         if self._shelf.alive(run_id):
             raise _refused(run_id, "is running already", f"planner attach {run_id}")
         self._require_room(run_id)
+        if dry_run:
+            return
         commands.discard(run.commands, "pause", "cancel", "checkpoint")
         start_supervisor(self._state, run)
 

@@ -100,6 +100,7 @@ JSON_CALLS = {
     "attach": ("attach", RUN_ID, "--json"),
     "pause": ("pause", RUN_ID, "--json"),
     "resume": ("resume", RUN_ID, "--yes", "--json"),
+    "resume detached": ("resume", RUN_ID, "--yes", "--detach", "--json"),
     "cancel": ("cancel", RUN_ID, "--json"),
     "extend": ("extend", RUN_ID, "--budget", "+5", "--yes", "--json"),
     "compare": ("compare", "r-a", "r-b", "--json"),
@@ -129,6 +130,7 @@ FIRST_ASKED = {
     "attach": "view",
     "pause": "pause",
     "resume": "resume",
+    "resume detached": "resume",
     "cancel": "cancel",
     "extend": "extend",
     "compare": "compare",
@@ -191,7 +193,7 @@ def test_no_escape_sequences_when_not_on_a_terminal(planner: Planner, name: str)
     assert "\x1b" not in result.out + result.err
 
 
-@pytest.mark.parametrize("name", [n for n in JSON_CALLS if n != "resume"])
+@pytest.mark.parametrize("name", JSON_CALLS)
 def test_quiet_says_nothing_when_all_is_well(planner: Planner, name: str) -> None:
     assert planner("-q", *JSON_CALLS[name]).err == ""
 
@@ -767,8 +769,27 @@ def test_resume_asks_before_it_spends(planner: Planner, services: FakeServices) 
     result = planner("resume", RUN_ID)
     assert result.code == 10
     assert not services.asked("resume")
+    assert f"resume {RUN_ID} --yes" in result.err
     assert planner("resume", RUN_ID, "--yes").code == 0
     assert services.asked("resume") == [RUN_ID]
+
+
+@pytest.mark.parametrize(("flags", "code"), [((), 6), (("--detach",), 0)])
+def test_resume_watches_as_run_does_unless_detached(
+    planner: Planner, services: FakeServices, flags: tuple[str, ...], code: int
+) -> None:
+    services.views = [view(), view(), view(RunState.FAILED, reason="exit code 1")]
+    assert planner("resume", RUN_ID, "--yes", *flags).code == code
+
+
+def test_resume_says_that_it_cannot_be_done_before_it_asks(
+    planner: Planner, services: FakeServices
+) -> None:
+    services.fail["may resume"] = errors.TransitionError("r-7f3k is cancelled", hint="a new run")
+    result = planner("resume", RUN_ID)
+    assert result.code == 2
+    assert "is cancelled" in result.err
+    assert "--yes" not in result.err
 
 
 def limited() -> RunView:

@@ -219,8 +219,8 @@ class FakeServices:
         self._called("pause", run_id)
         self.views = [view(RunState.STOPPING), view(RunState.PAUSED)]
 
-    def resume(self, run_id: str) -> None:
-        self._called("resume", run_id)
+    def resume(self, run_id: str, *, dry_run: bool = False) -> None:
+        self._called("may resume" if dry_run else "resume", run_id)
 
     def cancel(self, run_id: str, *, now: bool = False) -> None:
         self._called("cancel", now)

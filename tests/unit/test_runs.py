@@ -388,8 +388,9 @@ def test_requests_to_a_run_that_has_ended_are_refused(shop):
 def test_a_capped_run_is_only_resumed_with_room_under_its_cap(shop):
     case = shop.case("r-0001", goal=Goal(budget_usd=0.08))
     case.go()
-    with pytest.raises(BudgetStopError, match="cap"):
-        shop.services.resume("r-0001")
+    for dry_run in (True, False):
+        with pytest.raises(BudgetStopError, match="cap"):
+            shop.services.resume("r-0001", dry_run=dry_run)
     shop.services.extend("r-0001", budget_usd=1.0)
     view = shop.services.view("r-0001")
     assert view.plan.budget_microusd == 1_080_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -28,20 +27,30 @@ def resume(
     *,
     run: command.Run,
     yes: command.Yes = False,
+    detach: command.Detach = False,
     json: command.Json = False,
 ) -> None:
     """Continue a paused, failed or orphaned run from its last checkpoint.
 
-    It spends money again, up to the cap that was agreed to, so it asks.
+    It spends money again, up to the cap that was agreed to, so it asks. Then it watches the run
+    until it ends, as planner run does.
     """
-    services = invocation.of(context).services()
+    from planner.cli.following import follow
+
+    called = invocation.of(context)
+    services = called.services()
     run_id = services.resolve(run)
-    view = services.view(run_id)
+    services.resume(run_id, dry_run=True)
     if not yes:
-        _ask_to_resume(view)
+        _ask_to_resume(services.view(run_id), called.line("--yes"))
     services.resume(run_id)
-    diagnostics.say(f"{run_id} goes on: planner attach {run_id}")
-    _show(services.view(run_id), json=json)
+    diagnostics.say(f"{run_id} runs on when this terminal closes: planner attach {run_id}")
+    if detach:
+        _show(services.view(run_id), json=json)
+        return
+    code = follow(services, run_id, owner=True, json=json, ndjson=False)
+    if code:
+        raise typer.Exit(code)
 
 
 def cancel(
@@ -74,15 +83,12 @@ def _show(view: RunView, *, json: bool) -> None:
     print_view(view, json=json)
 
 
-def _ask_to_resume(view: RunView) -> None:
+def _ask_to_resume(view: RunView, line: str) -> None:
+    from planner.cli.confirm import require_terminal
     from planner.core.units import format_money
 
     run = view.summary
-    if not sys.stdin.isatty():
-        raise NotConfirmedError(
-            "a resumed run spends money again, and standard input is not a terminal",
-            hint=f"add --yes: planner resume {run.id} --yes",
-        )
+    require_terminal("resuming, which spends money again,", line)
     cap = f" of {format_money(run.budget_usd)}" if run.budget_usd is not None else ""
     rate = format_money(view.plan.max_usd_per_h)
     question = (
@@ -95,6 +101,8 @@ def _ask_to_resume(view: RunView) -> None:
 
 APPS = {
     "pause": command.single(pause, "planner pause @last"),
-    "resume": command.single(resume, "planner resume @last --yes"),
+    "resume": command.single(
+        resume, "planner resume @last", "planner resume r-7f3k --yes --detach"
+    ),
     "cancel": command.single(cancel, "planner cancel r-7f3k", "planner cancel r-7f3k --now"),
 }

@@ -80,7 +80,7 @@ def run(
         int | None, typer.Option(min=0, help="How often a failed attempt is started again.")
     ] = None,
     yes: command.Yes = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Launch, and do not watch.")] = False,
+    detach: command.Detach = False,
     no_probe: command.NoProbe = False,
     max_probe_cost: command.MaxProbeCost = None,
     max_probe_time: command.MaxProbeTime = None,
