@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from support.fake_services import FakeServices, view
+from support.planning import NOW
 from support.recorded import sample_estimate
-from support.tui import WIDE, Stage, press, to_run
+from support.tui import NARROW, WIDE, Stage, press, to_run
 
 from planner.core.distribution import Distribution
-from planner.core.types import Goal
+from planner.core.types import Goal, RunState
+from planner.services.api import RunSummary
 from planner.tui.ascii import to_ascii
+from planner.tui.screens.history import COLUMNS, run_cells
 from planner.tui.text import (
     count,
     fit,
@@ -25,6 +30,7 @@ from planner.tui.text import (
 )
 from planner.tui.widgets.bars import SPARK_LEVELS, Scale, interval, progress, resample, spark
 from planner.tui.widgets.front_chart import front_lines, strip_lines
+from planner.tui.widgets.table import LEAST_REST, fit_columns
 
 
 @given(st.text())
@@ -101,6 +107,57 @@ def test_numbers_have_one_form() -> None:
     assert time_interval(known).strip() == "5m18s [5m18s-5m18s]"
     assert money_interval(Distribution.exactly(0.0231)).strip() == "$0.0231 [0.0231-0.0231]"
     assert money_interval(Distribution.exactly(0.0)) == "$0.00"
+
+
+def runs_of_all_sizes() -> list[RunSummary]:
+    """Runs whose words are as long as they get."""
+    long = Distribution.lognormal(12 * 3600.0, 0.6)
+    common = {"predicted_total_s": long, "predicted_cost_usd": Distribution.lognormal(1234, 0.1)}
+    return [
+        view(
+            RunState.DONE, id="r-a001", name="resnet50-imagefolder", total_s=47000.0, **common
+        ).summary,
+        view(RunState.STOPPED_BY_CAP, id="r-a002", spent_usd=1234.5, **common).summary,
+        view(
+            RunState.INTERRUPTED, id="r-a003", option_text="4 x A10G local, micro-batch 256"
+        ).summary,
+        view(created_at=NOW - timedelta(days=40)).summary,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("width", "left_out"), [(77, ["range", "cost_planned"]), (117, []), (200, [])]
+)
+def test_history_has_columns_that_hold_their_words_and_leaves_out_the_rest(
+    width: int, left_out: list[str]
+) -> None:
+    rows = [run_cells(run, NOW) for run in runs_of_all_sizes()]
+    columns = fit_columns(COLUMNS, rows, width)
+    hidden = [column.key for column in columns if column.hidden]
+    assert set(left_out) <= set(hidden)
+    assert {"id", "option", "planned", "real", "cost", "ok"}.isdisjoint(hidden)
+    for index, column in enumerate(columns):
+        if column.hidden or column.width == 0:
+            continue
+        assert all(len(str(row[index])) <= column.width for row in rows), column.key
+    used = sum(c.width or LEAST_REST for c in columns if not c.hidden)
+    assert used + sum(not c.hidden for c in columns) - 1 <= width - 2
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("size", [NARROW, WIDE])
+async def test_history_cuts_no_word_of_a_run(size: tuple[int, int]) -> None:
+    services = FakeServices()
+    services.summaries = tuple(runs_of_all_sizes())
+    stage = Stage(services)
+    async with stage.running(size) as pilot:
+        await press(pilot, "6")
+        table = stage.screen_text().split("compare")[0]
+    for word in ("r-a001", "r-7f3k", "13h03m", "12h00m", "$1234.50", "interrupted", "cap", "✓ yes"):
+        assert word in table
+    assert ("resnet50-imagefolder" in table) == (size == WIDE)
+    assert ("[4h28m-1d08h]" in table) == (size == WIDE)
+    assert "…" not in table or size == NARROW
 
 
 @pytest.mark.asyncio

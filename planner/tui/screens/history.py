@@ -23,21 +23,22 @@ from planner.tui.screens.base import PlannerScreen
 from planner.tui.text import percent, row, short_option, state_mark, wrap
 from planner.tui.widgets.comparison import comparison_lines
 from planner.tui.widgets.pane import Pane
-from planner.tui.widgets.table import Cells, Column, LetterTable, Table
+from planner.tui.widgets.table import Cells, Column, LetterTable, Table, fit_columns
 
 COLUMNS = (
     Column(key="state", label=" ", width=1),
     Column(key="id", label="run", width=8),
-    Column(key="when", label="when", width=11),
-    Column(key="name", label="name", width=12, wide=True),
+    Column(key="when", label="when", width=11, drop=1),
+    Column(key="name", label="name", width=12, drop=2),
     Column(key="option", label="option, batch", width=0),
     Column(key="planned", label="planned", width=7, align="right"),
-    Column(key="range", label="90 %", width=16, wide=True),
+    Column(key="range", label="[90 %]", width=16, drop=3),
     Column(key="real", label="real", width=7, align="right"),
-    Column(key="cost_planned", label="cost 50", width=8, align="right", wide=True),
+    Column(key="cost_planned", label="cost plan", width=8, align="right", drop=4),
     Column(key="cost", label="cost", width=8, align="right"),
-    Column(key="ok", label="held", width=9),
+    Column(key="ok", label=" held", width=9),
 )
+"""How wide they are depends on what stands in them."""
 
 SORTS: tuple[tuple[str, Callable[[RunSummary], float]], ...] = (
     ("newest", lambda r: -r.created_at.timestamp()),
@@ -70,7 +71,7 @@ def run_cells(run: RunSummary, now: datetime) -> Cells:
         "-" if run.total_s is None else format_duration(run.total_s),
         format_money(run.predicted_cost_usd.p50),
         format_money(run.spent_usd),
-        _held(run),
+        Content.assemble(" ", _held(run)),
     )
 
 
@@ -164,6 +165,10 @@ class HistoryScreen(PlannerScreen):
         """Ask for the runs."""
         self.call(self.session.services.runs, self._answered, self._failed, group="history")
 
+    def on_resize(self) -> None:
+        """The columns follow the width."""
+        self.call_after_refresh(self.repaint)
+
     def beat(self) -> None:
         """Ask again while one of them is alive."""
         if any(not over(run.state) for run in self._runs or ()):
@@ -207,7 +212,10 @@ class HistoryScreen(PlannerScreen):
         if not by_id:
             table.say("empty", f'No run has "{self._filter}".', "esc shows all of them.")
             return
-        table.show(list(by_id), lambda key: run_cells(by_id[key], now))
+        rows = {key: run_cells(run, now) for key, run in by_id.items()}
+        within = self.app.size.width - 3  # the table's edges and its scrollbar
+        table.columns = fit_columns(COLUMNS, list(rows.values()), within)
+        table.show(list(rows), lambda key: rows[key])
 
     def _matching(self, runs: Sequence[RunSummary]) -> list[RunSummary]:
         wanted = self._filter.lower()

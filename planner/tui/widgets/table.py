@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+from rich.cells import cell_len
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
@@ -31,6 +32,8 @@ class Column:
         width: Cells, without the gap to the next column; 0 takes what the others leave.
         width_wide: The same from 120 columns on; 0 for no difference.
         wide: Whether it is shown only from 120 columns on (True), only below (False), or always.
+        drop: For `fit_columns`: where there is no room the highest goes first; 0 stays.
+        hidden: Whether it is left out.
     """
 
     key: str
@@ -39,6 +42,8 @@ class Column:
     width_wide: int = 0
     align: Literal["left", "right"] = "left"
     wide: bool | None = None
+    drop: int = 0
+    hidden: bool = False
 
 
 class Table(Speaking, ScrollView, can_focus=True):
@@ -184,7 +189,7 @@ class Table(Speaking, ScrollView, can_focus=True):
 
     def _layout(self, width: int) -> list[tuple[Column, int]]:
         wide = self.app.size.width >= 120
-        shown = [c for c in self.columns if c.wide is None or c.wide == wide]
+        shown = [c for c in self.columns if not c.hidden and c.wide in (None, wide)]
         widths = [(wide and c.width_wide) or c.width for c in shown]
         rest = max(width - 2 - sum(widths) - len(shown) + 1, 0)
         share = rest // max(widths.count(0), 1)
@@ -252,4 +257,44 @@ def _place(cell: Cell, width: int, align: str) -> Content:
     return content.pad_left(missing) if align == "right" else content.pad_right(missing)
 
 
-__all__ = ["Cell", "Cells", "Column", "LetterTable", "Table", "fit"]
+LEAST_REST = 18
+"""Cells that a column without a width of its own keeps before others are left out for it."""
+
+
+def fit_columns(
+    columns: Sequence[Column], rows: Sequence[Cells], table_width: int
+) -> tuple[Column, ...]:
+    """The columns as wide as what stands in them, without those that there is no room for.
+
+    A column whose width is 0 takes what the others leave. Where there is room to spare, the others
+    stand a cell further apart.
+    """
+    widths = {
+        column.key: max([len(column.label), *(_length(row[i]) for row in rows)])
+        for i, column in enumerate(columns)
+    }
+    room = table_width - 2
+    shown = list(columns)
+
+    def needed(rest: int, gap: int) -> int:
+        own = (min(widths[c.key], rest) if c.width == 0 else widths[c.key] for c in shown)
+        return sum(own) + gap * (len(shown) - 1)
+
+    while needed(LEAST_REST, 1) > room and any(column.drop for column in shown):
+        shown.remove(max(shown, key=lambda column: column.drop))
+    spare = 1 if needed(table_width, 2) <= room else 0
+    return tuple(
+        replace(
+            column,
+            width=0 if column.width == 0 else widths[column.key] + spare,
+            hidden=column not in shown,
+        )
+        for column in columns
+    )
+
+
+def _length(cell: Cell) -> int:
+    return cell.cell_length if isinstance(cell, Content) else cell_len(cell)
+
+
+__all__ = ["Cell", "Cells", "Column", "LetterTable", "Table", "fit", "fit_columns"]
