@@ -291,6 +291,27 @@ async def test_leaving_while_probes_run_asks_first() -> None:
         waits.set()
 
 
+async def test_a_comparison_of_runs_opens_in_full_height_and_shows_all_of_it(
+    stage: Stage,
+) -> None:
+    async with stage.running() as pilot:
+        await press(pilot, "6", "space", "space", "c")
+        text = stage.screen_text()
+        assert "more lines" in text
+        assert "c: in full height" in text
+        await press(pilot, "c")
+        text = stage.screen_text()
+        assert "more lines" not in text
+        assert "the same: the work" in text
+        await press(pilot, "escape")
+        text = stage.screen_text()
+        assert "option, batch" in text
+        assert "more lines" in text
+        await press(pilot, "j")
+        table = stage.app.screen.query_one("#history")
+        assert stage.app.screen.focused is table
+
+
 async def test_history_filters_sorts_and_shows_calibration(stage: Stage) -> None:
     async with stage.running() as pilot:
         await press(pilot, "6")

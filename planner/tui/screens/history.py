@@ -150,6 +150,8 @@ class HistoryScreen(PlannerScreen):
         self._runs: tuple[RunSummary, ...] | None = None
         self._error: PlannerError | None = None
         self._comparison: Comparison | PlannerError | None = None
+        self._compared_ids: tuple[str, ...] = ()
+        self._tall_comparison = False
         self._calibration = False
         self._sort = 0
         self._reversed = False
@@ -232,7 +234,7 @@ class HistoryScreen(PlannerScreen):
             pane.head("compare")
             pane.fail(self._comparison)
         elif self._comparison is not None:
-            pane.head("compare")
+            pane.head("compare", "c, esc: back" if self._tall_comparison else "c: in full height")
             comparison = self._comparison
             pane.draw(lambda width, _: comparison_lines(comparison, width))
         else:
@@ -261,12 +263,23 @@ class HistoryScreen(PlannerScreen):
         if len(wanted) < 2:
             self.notify("Mark two runs with space, then press c.")
             return
-        self._calibration = False
         # The older one first, so that a change reads forwards in time.
         by_age = {run.id: run.created_at for run in self._runs or ()}
         wanted.sort(key=lambda run_id: by_age[run_id])
+        shown = self._comparison is not None and not self._calibration
+        if shown and tuple(wanted) == self._compared_ids:
+            self._set_tall(not self._tall_comparison)
+            return
+        self._calibration, self._compared_ids = False, tuple(wanted)
         services = self.session.services
         self.call(lambda: services.compare(wanted), self._compared, self._compared, group="compare")
+
+    def _set_tall(self, tall: bool) -> None:
+        """Give the comparison the height of the table too, or back."""
+        self._tall_comparison = tall
+        self.set_class(tall, "-compared")
+        self.call_after_refresh(self.repaint)
+        self.call_after_refresh(self.go_home)
 
     def _compared(self, comparison: Comparison | PlannerError) -> None:
         self._comparison = comparison
@@ -304,7 +317,10 @@ class HistoryScreen(PlannerScreen):
         self.query_one(Table).focus()
 
     def do_back(self) -> None:
-        """Close the filter and drop it."""
+        """Close the comparison in full height; the filter, and drop it."""
+        if self._tall_comparison:
+            self._set_tall(False)
+            return
         self.query_one("#filter", Input).value = ""
         self._filter_done()
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from textual.content import Content
 
+from planner.core.types import RunState
 from planner.core.units import format_bytes, format_duration, format_money
 from planner.services.api import Comparison, ComparisonRow
 from planner.tui.text import Part, count, percent, probability, rate, row, short_option, wrap
@@ -86,10 +87,12 @@ def value_text(value: float | str | None, unit: str) -> str:
     if value is None:
         return "-"
     if isinstance(value, str):
-        return short_option(value)
+        return value.replace("_", " ") if value in set(RunState) else short_option(value)
     form = _FORMS.get(unit)
     if form is not None:
         return form(value)
+    if abs(value) < 0.01:
+        return f"{value:.2g}"
     return f"{value:.3f}" if abs(value) < 10 and value != int(value) else count(value)
 
 
