@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -15,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.terminal import Terminal
 
 TESTS = Path(__file__).parent.parent
 ROOT = TESTS.parent
@@ -272,52 +271,12 @@ def test_attach_never_stops_the_run(
 # ---- a terminal ----------------------------------------------------------------------------------
 
 
-class Terminal:
-    """A process on a pseudo-terminal: type to it, read what it shows."""
-
-    def __init__(self, command: list[str], folder: Path) -> None:
-        self.pid, self.master = pty.fork()
-        if self.pid == 0:
-            os.chdir(folder)
-            os.execve(command[0], command, environment())
-        self.shown = ""
-
-    def type(self, text: str) -> None:
-        os.write(self.master, text.encode())
-
-    def see(self, what: str, timeout_s: float = 30) -> None:
-        end_s = time.monotonic() + timeout_s
-        while what not in self.shown:
-            assert time.monotonic() < end_s, f"never saw {what!r} in {self.shown!r}"
-            self._read(0.1)
-
-    def end(self, timeout_s: float = 30) -> int:
-        end_s = time.monotonic() + timeout_s
-        while time.monotonic() < end_s:
-            self._read(0.05)
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self._read(0.05)
-                return os.waitstatus_to_exitcode(status)
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        raise AssertionError(f"did not end: {self.shown!r}")
-
-    def _read(self, timeout_s: float) -> None:
-        ready, _, _ = select.select([self.master], [], [], timeout_s)
-        if ready:
-            try:
-                self.shown += os.read(self.master, 65536).decode(errors="replace")
-            except OSError:  # the other side is closed
-                time.sleep(timeout_s)
-
-
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Callable[[list[str]], Terminal]]:
     opened: list[Terminal] = []
 
     def start(command: list[str]) -> Terminal:
-        opened.append(Terminal(command, tmp_path))
+        opened.append(Terminal(command, tmp_path, environment()))
         return opened[-1]
 
     yield start
@@ -420,9 +379,8 @@ def test_a_second_ctrl_c_stops_with_a_checkpoint(
 def test_closing_the_terminal_leaves_the_run_alone(
     driver: Callable[..., list[str]], calls: Path, tmp_path: Path
 ) -> None:
-    screen = Terminal(driver("endless", "run", "job.toml", "--yes"), tmp_path)
+    command = driver("endless", "run", "job.toml", "--yes")
+    screen = Terminal(command, tmp_path, environment())
     screen.see("50.0 %")
-    os.close(screen.master)  # the kernel sends SIGHUP
-    _, status = os.waitpid(screen.pid, 0)
-    assert os.waitstatus_to_exitcode(status) == -signal.SIGHUP
+    assert screen.close() == -signal.SIGHUP
     assert asked(calls, "pause") + asked(calls, "cancel") == 0
