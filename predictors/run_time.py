@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from planner.core.distribution import I50, LEVELS, Z, add_independent
 from planner.core.types import Knobs, ProbeResult, ResourceConfig, WorkLoad
-from predictors.features import Table, is_measured, mean_step_s
+from predictors.features import Table, is_measured
 
 if TYPE_CHECKING:
     from planner.core.distribution import Array
@@ -31,11 +32,17 @@ _EVALUATED_SHARE = 0.6
 _EVALUATION_LOG_SD = 0.6
 _FINISH_LOG_SD = 0.6
 _UNSEEN_START_S, _UNSEEN_CHECKPOINT_S = 10.0, 0.5
+_PRIOR_ROWS = 4.0
+"""So many measurements the noise of a part that is assumed beforehand counts for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A measured part of a run by worker count: pairs of (workers, s), and its noise."""
+    """A measured part of a run by worker count: pairs of (workers, s), and its noise.
+
+    `log_sd` is the noise of one measurement before any was made; those of one worker count that
+    differ more, or less, move it.
+    """
 
     seen: tuple[tuple[int, float], ...]
     log_sd: float
@@ -54,8 +61,13 @@ class Part:
             nearest = distance == distance.min()
             here = workers == value
             median[here] = np.exp(logs[nearest].mean())
-            sd[here] = self.log_sd + 0.15 * distance.min()
+            sd[here] = self._noise(logs[nearest]) + 0.15 * distance.min()
         return median, sd
+
+    def _noise(self, logs: Array) -> float:
+        """Standard deviation of the logarithm: `log_sd`, as good as `_PRIOR_ROWS`, and these."""
+        squares = float(np.sum((logs - logs.mean()) ** 2))
+        return sqrt((_PRIOR_ROWS * self.log_sd**2 + squares) / (_PRIOR_ROWS + len(logs) - 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +77,8 @@ class RunParts:
     Attributes:
         start: From launch to the first step.
         tail: After an epoch's last batch, on `tail_samples` samples (None when unknown).
-        checkpoint: Writing one.
-        rest: What a probe's wall time holds besides: slower first steps, leaving.
+        checkpoint: Writing one; 0 when the probes did well without one, as tier 0 does.
+        rest: What a run has once besides: slower first steps, leaving.
     """
 
     start: Part
@@ -84,25 +96,20 @@ def parts_of(probes: Sequence[ProbeResult]) -> RunParts:
         pairs = zip(good, values, strict=True)
         return tuple((p.resources.workers, v) for p, v in pairs if v is not None and v >= 0)
 
+    # A probe of a job that saves ends with a checkpoint, unless that failed: then its time is open.
+    failed = any(p.error for p in good)
     sizes = [p.tail_samples for p in good if p.tail_s is not None and p.tail_samples]
     return RunParts(
         start=Part(seen=seen([p.start_s for p in good]), log_sd=0.15, unseen_s=_UNSEEN_START_S),
         tail=Part(seen=seen([p.tail_s for p in good]), log_sd=0.2),
         tail_samples=float(np.mean(sizes)) if sizes else None,
         checkpoint=Part(
-            seen=seen([p.checkpoint_s for p in good]), log_sd=0.4, unseen_s=_UNSEEN_CHECKPOINT_S
+            seen=seen([p.checkpoint_s for p in good]),
+            log_sd=0.4,
+            unseen_s=_UNSEEN_CHECKPOINT_S if failed else 0.0,
         ),
-        rest=Part(seen=seen([_rest_s(p) for p in good]), log_sd=0.4, unseen_s=1.0),
+        rest=Part(seen=seen([p.rest_s for p in good]), log_sd=0.4, unseen_s=1.0),
     )
-
-
-def _rest_s(probe: ProbeResult) -> float | None:
-    """Wall time of a probe that nothing else accounts for, s; None when it was not timed."""
-    if probe.wall_s <= 0 or probe.start_s is None:
-        return None
-    stepping = probe.warmup_steps * mean_step_s(probe) + sum(probe.step_time_s)
-    known = probe.start_s + stepping + (probe.tail_s or 0.0) + (probe.checkpoint_s or 0.0)
-    return max(probe.wall_s - known, 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

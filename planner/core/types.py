@@ -210,10 +210,13 @@ class ProbeResult:
         loader_wait_s: Mean wait for data within a step.
         start_s: From launch to the first step.
         tail_s: What the loop body did after the last batch of an epoch (evaluation), on
-            `tail_samples` samples of the sliced non-training splits; None when not seen.
+            `tail_samples` samples of the sliced non-training splits: mean over the epochs that
+            the probe saw the end of; None when it saw none.
         tail_samples: Samples in the non-training splits of the slice.
         checkpoint_s: Time of one checkpoint; None when none was written.
         checkpoint_bytes: Size of it.
+        rest_s: What the wall time holds besides the start, steps at the steady pace, tails and
+            checkpoints: slower first steps, leaving; None when it cannot be told.
         peak_device_bytes: Largest peak over the workers, from inside: torch's counter of the GPU,
             or resident memory of the process tree on CPU.
         peak_outside_bytes: The same seen from outside (NVML, or psutil).
@@ -242,6 +245,7 @@ class ProbeResult:
     tail_samples: int | None = None
     checkpoint_s: float | None = None
     checkpoint_bytes: int | None = None
+    rest_s: float | None = None
     peak_device_bytes: int | None = None
     peak_outside_bytes: int | None = None
     capacity_bytes: int | None = None

@@ -105,6 +105,7 @@ class SyntheticJob:
             capacity_bytes=24 * GIB // workers,
             slice_samples=128,
             samples=1257,
+            rest_s=1.0,
             wall_s=float(start + times.sum() + 3 * step + tail + checkpoint + 1.0),
         )
 

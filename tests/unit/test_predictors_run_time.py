@@ -67,8 +67,8 @@ def test_what_an_epoch_costs_besides_its_steps_does_not_scale_with_the_training_
 
 
 def test_start_is_paid_once() -> None:
-    slow = fitted(start_s=106.0, wall_s=0.0)
-    fast = fitted(start_s=6.0, wall_s=0.0)
+    slow = fitted(start_s=106.0)
+    fast = fitted(start_s=6.0)
     asked = [configuration(1, 16)]
     for epochs in (1, 20):
         work = replace(WORK, epochs=epochs)
@@ -102,14 +102,14 @@ def test_evaluation_on_the_slices_own_samples_is_what_was_seen() -> None:
 
 def test_a_script_that_evaluates_nothing_is_charged_nothing_for_it() -> None:
     work = replace(WORK, tail_samples=0)
-    none = fitted(tail_s=None, tail_samples=None, wall_s=0.0)
-    zero = fitted(tail_s=0.0, tail_samples=None, wall_s=0.0)
+    none = fitted(tail_s=None, tail_samples=None)
+    zero = fitted(tail_s=0.0, tail_samples=None)
     a, b = (m.predict([configuration(1, 16)], work)[0].run_s.p50 for m in (none, zero))
     assert a == pytest.approx(b, rel=0.01)
 
 
 def test_checkpoints_are_counted_from_the_interval() -> None:
-    model = fitted(checkpoint_s=20.0, wall_s=0.0)
+    model = fitted(checkpoint_s=20.0)
     resources, knobs = configuration(1, 64)
     work = WorkLoad(samples=6400, epochs=10)
     rare, often = model.predict(
@@ -125,11 +125,30 @@ def test_checkpoints_are_counted_from_the_interval() -> None:
 
 
 def test_what_a_probe_cannot_account_for_is_expected_of_the_run() -> None:
+    asked = [configuration(1, 64)]
+    little, much = (fitted(rest_s=s).predict(asked, WORK)[0].run_s.p50 for s in (1.0, 31.0))
+    assert much - little == pytest.approx(30, abs=0.5)
+
+
+def test_a_job_that_writes_no_checkpoint_is_charged_for_none() -> None:
     rng = np.random.default_rng(0)
-    probe = QUIET.probe(rng, 1, 16)
-    seen = parts_of([replace(probe, wall_s=probe.wall_s + 30)]).rest.seen
-    assert seen[0][1] == pytest.approx(31, abs=0.5)
-    assert parts_of([replace(probe, wall_s=0.0)]).rest.seen == ()
+    probe = replace(QUIET.probe(rng, 1, 64), checkpoint_s=None)
+    workers = np.asarray([1.0])
+    assert parts_of([probe]).checkpoint.at(workers)[0] == 0
+    broken = replace(probe, error="no checkpoint could be written: no space left on device")
+    assert parts_of([broken]).checkpoint.at(workers)[0] > 0
+
+
+def test_starts_that_differ_between_probes_widen_what_is_expected_of_the_next() -> None:
+    rng = np.random.default_rng(0)
+    probes = [QUIET.probe(rng, 1, m) for m in (8, 16, 32)]
+    starts_alike, starts_apart = (
+        parts_of([replace(p, start_s=s) for p, s in zip(probes, values, strict=True)]).start
+        for values in ((5.0, 5.1, 4.9), (10.0, 5.0, 2.5))
+    )
+    workers = np.asarray([1.0])
+    assert starts_apart.at(workers)[0] == pytest.approx(5.0)
+    assert starts_alike.at(workers)[1] < 0.15 < 0.4 < starts_apart.at(workers)[1]
 
 
 def test_one_hiccup_is_not_taken_for_every_step() -> None:

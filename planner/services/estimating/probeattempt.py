@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 
 import psutil
 
@@ -246,6 +247,10 @@ class Attempt:
         guilty = failure.guilty_rank(ending.status, errors) if ending.status else 0
         said = errors[guilty] or failure.tail(logs / f"worker-{guilty}.out")
         first = watch.first_step_at
+        start_s = None if first is None else max(0.0, first - launched_at)
+        rest_s = (
+            watch.rest_s(wall_s, start_s, dropped=dropped) if ok and start_s is not None else None
+        )
         base = self._result(state, wall_s, error=error)
         return replace(
             base,
@@ -254,11 +259,12 @@ class Attempt:
             warmup_steps=dropped if ok else 0,
             step_time_s=tuple(steady) if ok else (),
             loader_wait_s=sum(waited) / len(waited) if ok and waited else None,
-            start_s=None if first is None else max(0.0, first - launched_at),
-            tail_s=watch.tail_s,
-            tail_samples=self.data.tail_samples if watch.tail_s is not None else None,
-            checkpoint_s=watch.checkpoint_s,
+            start_s=start_s,
+            tail_s=fmean(watch.tails_s) if watch.tails_s else None,
+            tail_samples=self.data.tail_samples if watch.tails_s else None,
+            checkpoint_s=fmean(watch.checkpoints_s) if watch.checkpoints_s else None,
             checkpoint_bytes=watch.checkpoint_bytes,
+            rest_s=rest_s,
             peak_device_bytes=self._inside(watch),
             capacity_bytes=self._capacity(watch),
             slice_samples=self.data.train_samples or watch.samples,

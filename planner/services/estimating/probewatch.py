@@ -60,6 +60,8 @@ class ProbeWatch:
         step_time_s: Times of all optimiser steps, as rank 0 saw them.
         wait_s: Of which waiting for data.
         first_step_at: Unix time at which the first step began.
+        tails_s: What followed the last batch of each epoch that ended.
+        checkpoints_s: Time of each checkpoint.
         signs: Signs of life so far. Memory and control events are none: the SDK sends them from
             a thread of its own, also while the training loop hangs.
     """
@@ -70,8 +72,8 @@ class ProbeWatch:
     step_time_s: list[float] = field(default_factory=list)
     wait_s: list[float] = field(default_factory=list)
     first_step_at: float | None = None
-    tail_s: float | None = None
-    checkpoint_s: float | None = None
+    tails_s: list[float] = field(default_factory=list)
+    checkpoints_s: list[float] = field(default_factory=list)
     checkpoint_bytes: int | None = None
     checkpoint_error: str | None = None
     peak_device_bytes: int | None = None
@@ -103,9 +105,9 @@ class ProbeWatch:
         elif kind == "steps":
             self._steps(event)
         elif kind == "epoch":
-            self.tail_s = _number(event, "tail_s")
+            self.tails_s += _numbers(event, "tail_s")
         elif kind == "checkpoint":
-            self.checkpoint_s = _number(event, "duration_s")
+            self.checkpoints_s += _numbers(event, "duration_s")
             self.checkpoint_bytes = whole(event, "bytes")
         elif kind == "checkpoint_failed":
             self.checkpoint_error = redact(str(event.get("error", "unknown")))
@@ -142,6 +144,22 @@ class ProbeWatch:
         kept = [i for i in range(len(times)) if (i + 1) % per_pass]
         return [times[i] for i in kept], [waits[i] for i in kept if waits]
 
+    def rest_s(self, wall_s: float, start_s: float, *, dropped: int) -> float:
+        """What is left of a probe's wall time, of which a run has as much, whatever its length.
+
+        Leaving, and how much longer the warm-up took than as many steady steps. Steps that took
+        no whole batch, and every tail and checkpoint, are accounted for: a run's own are predicted.
+
+        Args:
+            wall_s: Of the whole probe.
+            start_s: Until the first step began.
+            dropped: Steps of the warm-up, of those that `full_steps` gives.
+        """
+        times, _ = self.full_steps()
+        slower_s = sum(times[:dropped]) - dropped * fmean(times[dropped:]) if dropped else 0.0
+        known_s = sum(self.step_time_s) + sum(self.tails_s) + sum(self.checkpoints_s)
+        return max(0.0, wall_s - start_s - known_s) + max(0.0, slower_s)
+
     @property
     def global_batch(self) -> int | None:
         """Samples of one optimiser step, as the job told."""
@@ -170,6 +188,11 @@ class ProbeWatch:
 def _number(event: Mapping[str, Any], name: str) -> float | None:
     value = event.get(name)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _numbers(event: Mapping[str, Any], name: str) -> list[float]:
+    value = _number(event, name)
+    return [] if value is None else [value]
 
 
 def whole(event: Mapping[str, Any], name: str) -> int | None:
