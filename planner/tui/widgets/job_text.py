@@ -17,6 +17,7 @@ from planner.tui.text import (
     count,
     fit,
     pair,
+    passed,
     percent,
     row,
     short_duration,
@@ -112,7 +113,7 @@ def recent_lines(
     """The kept estimate of this job, and the newest runs."""
     if estimate is not None:
         pick = estimate.option(estimate.recommendation.option_id or "")
-        age = format_duration(max((now - estimate.created_at).total_seconds(), 0.0))
+        age = passed(max((now - estimate.created_at).total_seconds(), 0.0))
         found = f"{time_interval(pick.total_s).strip()}" if pick else "nothing feasible"
         yield row(("estimate   ", "$soft"), found, (f"   {age} old; 3 shows it", "$soft"))
         yield Content()

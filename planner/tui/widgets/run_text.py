@@ -11,7 +11,7 @@ from planner.core.plan import Decision
 from planner.core.types import RunState
 from planner.core.units import format_bytes, format_duration, format_money
 from planner.services.api import RunView, Series
-from planner.tui.run_feed import over
+from planner.tui.run_feed import over, resumable
 from planner.tui.text import (
     Part,
     count,
@@ -177,16 +177,16 @@ def _money_lines(view: RunView, width: int) -> Iterable[Content]:
         yield from _ended_lines(view)
         return
     yield pair("at end", *_at_end(view), width=LABEL)
-    yield pair("rate", rate(view.usd_per_h), *_chance_of_cap(view), width=LABEL)
+    yield pair(
+        "rate", rate(view.usd_per_h), *_chance("P(≤cap)", view, view.p_budget, 0.95), width=LABEL
+    )
     planned = summary.predicted_total_s
     elapsed = f"  of {format_duration(planned.p50)} planned"
     yield pair("elapsed", (passed(view.elapsed_s), "bold"), (elapsed, "$soft"), width=LABEL)
     yield pair("ends", *_ends(view, width), width=LABEL)
     if goal.deadline_s is not None or goal.deadline_at is not None:
         at = goal.deadline_at or summary.created_at + timedelta(seconds=goal.deadline_s or 0)
-        style = probability_style(view.p_deadline, goal.confidence)
-        chance = (probability(view.p_deadline), f"bold {style}")
-        yield pair("deadline", time_of_day(at), ("  P(on time) ", "$soft"), chance, width=LABEL)
+        yield pair("deadline", time_of_day(at), *_chance_on_time(view), width=LABEL)
     else:
         yield pair("deadline", ("none", "$soft"), width=LABEL)
     if view.attempts > 1:
@@ -194,29 +194,43 @@ def _money_lines(view: RunView, width: int) -> Iterable[Content]:
         yield pair("attempt", f"{view.attempts}", resumed, width=LABEL)
 
 
-def _chance_of_cap(view: RunView) -> list[Part]:
-    if view.p_budget is None:
+def _chance_on_time(view: RunView) -> list[Part]:
+    """The chance to be on time, of a run that gets on; what is so of one that stands still."""
+    if view.summary.state is RunState.PAUSED:
+        return [("  a pause does not stop it", "$soft")]
+    return _chance("P(on time)", view, view.p_deadline, view.plan.goal.confidence)
+
+
+def _chance(label: str, view: RunView, chance: float | None, wanted: float) -> list[Part]:
+    """A chance, while the run gets on: what was told before says nothing of one that does not."""
+    if chance is None or view.summary.state is not RunState.RUNNING:
         return []
-    style = probability_style(view.p_budget, 0.95)
-    return [("  P(≤cap) ", "$soft"), (probability(view.p_budget), f"bold {style}")]
+    style = probability_style(chance, wanted)
+    return [(f"  {label} ", "$soft"), (probability(chance), f"bold {style}")]
 
 
 def _at_end(view: RunView) -> list[Part]:
     if view.summary.state is RunState.PAUSED:
         return [("nothing is spent meanwhile", "$soft")]
+    if resumable(view.summary):
+        return [("nobody looks after this run", "bold $warn")]
     if view.cost_at_end_usd is None:
         return [("known after the first steps", "$soft")]
     return [money_interval(view.cost_at_end_usd).strip()]
 
 
 def _ends(view: RunView, width: int) -> list[Part]:
-    if view.summary.state is RunState.PAUSED:
+    if resumable(view.summary):
         return [("p resumes it", "$warn")]
+    if view.summary.state is RunState.STOPPING:
+        return [("as soon as it has stopped", "$soft")]
     if view.eta_s is None:
         return [("known after the first steps", "$soft")]
     low, high = view.eta_s.interval()
-    text = f"in {format_duration(view.eta_s.p50)}"
-    span = f" [{format_duration(low)}-{format_duration(high)}]"
+    if round(view.eta_s.p50) == 0:
+        return [("any moment now" if round(high) == 0 else f"within {passed(high)}", "bold")]
+    text = f"in {passed(view.eta_s.p50)}"
+    span = f" [{passed(low)}-{passed(high)}]"
     at = view.summary.created_at + timedelta(seconds=view.elapsed_s + view.eta_s.p50)
     clock = f"   at {time_of_day(at, seconds=high < 600)}"
     fits = LABEL + len(text) + len(span) + len(clock) <= width
