@@ -600,6 +600,22 @@ def test_a_day_without_supervisor_and_workers_is_nobodys_time(tmp_path, kind, co
     assert report["time_s"]["real"] == pytest.approx(worked_s, abs=4.0)
 
 
+def test_the_report_tells_where_the_time_of_every_attempt_went(tmp_path):
+    """That of the attempt whose supervisor died as well: the rate is steps over their time."""
+    whole = make_case(tmp_path)
+    whole.go()
+    undisturbed = json.loads(whole.run.report.read_text())
+    (tmp_path / "dead").mkdir()
+    case = make_case(tmp_path / "dead")
+    die_at(case, "run.progress", 20)
+    leave(case)
+    assert case.go() is RunState.DONE
+    report = json.loads(case.run.report.read_text())
+    assert report["attempts"] == 2
+    assert sum(report["times_s"].values()) == pytest.approx(report["held_s"], abs=0.1)
+    assert report["samples_per_s"] == pytest.approx(undisturbed["samples_per_s"], rel=0.02)
+
+
 def leave(case):
     """What the workers of a dead supervisor do, told by the system: checkpoint and go."""
     for number in range(1, case.record.attempt + 1):

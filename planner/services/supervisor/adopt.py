@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,15 +121,29 @@ def _settle(
         at = book.clock.now()
     else:
         at = _ended_at(workers, book) or _last_sign(attempt.folder, book, heard_at)
-    _bill(book, attempt.folder.number, at)
+    _bill(book, attempt.folder.number, at, _times_s(book, attempt))
     return _End(at=at, asked=asked, exit_codes=tuple(w.exit_code for w in workers))
 
 
-def _bill(book: RunBook, number: int, ended_at: datetime) -> None:
-    """Count the money of an attempt from where its supervisor stopped counting."""
+def _times_s(book: RunBook, attempt: Attempt) -> dict[str, float]:
+    """Where an attempt's time went, by name, as far as its workers told."""
+    progress = Progress(book.plan)
+    said = Attempt(attempt.folder, attempt.handle, attempt.workers, attempt.launched_at)
+    for rank, event in said.events():
+        if rank == 0:
+            progress.take(event)
+    return progress.times_s
+
+
+def _bill(
+    book: RunBook, number: int, ended_at: datetime, times_s: Mapping[str, float] | None = None
+) -> None:
+    """Count the money and the time of an attempt from where its supervisor stopped counting."""
     record = book.record
     unseen_s = (ended_at - (record.spent_at or ended_at)).total_seconds()
     held_s = (ended_at - (record.acquired_at or record.spent_at or ended_at)).total_seconds()
+    told = dict(times_s or {})
+    told["other"] = max(0.0, held_s - sum(told.values()))  # its start, too, which nobody timed
     book.meter.add(record.usd_per_h or book.plan.option.price.usd_per_h, unseen_s)
     book.emit(
         "resource.released",
@@ -137,6 +151,7 @@ def _bill(book: RunBook, number: int, ended_at: datetime) -> None:
             "attempt": number,
             "held_s": round(max(0.0, held_s), 3),
             "spent_microusd": book.spent_microusd(),
+            "times_s": {name: round(seconds, 3) for name, seconds in told.items()},
             "unattended": True,
             "ended_at": datetime_text(ended_at),
         },
