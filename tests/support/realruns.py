@@ -143,18 +143,18 @@ class Work:
         return json.loads(self.planner(*arguments, "--json", code=code))
 
     def wait(
-        self, run_id: str, done: Callable[[], bool], what: str, timeout_s: float = 120.0
+        self, run_id: str, done: Callable[[], bool], what: str, *, poll_s: float = 0.02
     ) -> None:
-        until_s = time.monotonic() + timeout_s
+        until_s = time.monotonic() + 120
         while not done():
             if time.monotonic() > until_s:
                 log = self.state.run(run_id).supervisor_log
                 raise AssertionError(f"never saw {what}: {log.read_text() if log.exists() else ''}")
-            time.sleep(0.02)
+            time.sleep(poll_s)
 
     def wait_alone(self, run_id: str) -> None:
         """Until no process of the run is left."""
-        self.wait(run_id, lambda: not self.processes(), "the workers leave")
+        self.wait(run_id, lambda: not self.processes(), "the workers leave", poll_s=0.2)
 
     def rest(self, run_id: str) -> str:
         """The state in which the run comes to rest, nothing of it left."""
@@ -163,7 +163,7 @@ class Work:
         def state() -> str:
             return self.services.view(run_id).summary.state.value
 
-        self.wait(run_id, lambda: state() in resting, "the run rest")
+        self.wait(run_id, lambda: state() in resting, "the run rest", poll_s=0.2)
         self.wait_alone(run_id)
         return state()
 
