@@ -140,6 +140,11 @@ class AttemptDir:
         """One worker's standard errors."""
         return self.path / f"worker-{rank}.err"
 
+    @property
+    def output_times(self) -> Path:
+        """When the output files had which size."""
+        return self.path / "output-times.ndjson"
+
 
 @dataclass(frozen=True, slots=True)
 class StateDir:

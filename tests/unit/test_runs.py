@@ -293,6 +293,47 @@ def test_logs_go_on_where_the_reader_left_off(shop):
     assert [x.text for x in services.logs("r-0001", second.cursor).lines] == ["half a line"]
 
 
+def test_logs_stand_in_the_order_in_which_they_came(shop):
+    shop.done("r-0001", faults=("crash@7#1",))
+    lines = shop.services.logs("r-0001").lines
+    texts = [line.text for line in lines]
+    crash = texts.index("RuntimeError: simulated crash at step 7")
+    again = next(i for i, text in enumerate(texts) if text.startswith("decision: start again"))
+    assert texts.index("attempt 1 starts") < crash < again
+    assert again < texts.index("attempt 2 starts") < texts.index("done") < texts.index("run done")
+    assert all(line.at is not None for line in lines)
+    assert [line.at for line in lines] == sorted(line.at for line in lines)
+
+
+def test_a_long_log_comes_in_pages_and_in_order(shop, monkeypatch):
+    case = shop.done("r-0001", faults=("crash@7#1",))
+    first, began_s = case.run.attempt(1), shop.services.events("r-0001")[0].ts.timestamp()
+    first.out(0).write_text("".join(f"line {i}\n" for i in range(9)))
+    notes = [{"t": began_s + i, "worker-0.out": 7 * (i + 1)} for i in range(9)]
+    with first.output_times.open("a") as file:
+        file.write("".join(json.dumps(note) + "\n" for note in notes))
+    whole = shop.services.logs("r-0001").lines
+    monkeypatch.setattr("planner.services.runs.runlog._PAGE_BYTES", 20)
+    pages, cursor = [], None
+    while (page := shop.services.logs("r-0001", cursor)).lines:
+        pages.append(page.lines)
+        cursor = page.cursor
+    assert len(pages) > 4
+    texts = [line.text for lines in pages for line in lines]
+    assert "".join(texts) == "".join(line.text for line in whole)
+
+
+def test_logs_without_the_notes_of_their_times_are_shown_all_the_same(shop):
+    case = shop.done("r-0001")
+    notes = case.run.attempt(1).output_times
+    notes.write_text("{\n" + notes.read_text())
+    assert all(line.at is not None for line in shop.services.logs("r-0001").lines)
+    notes.unlink()
+    lines = shop.services.logs("r-0001").lines
+    assert {line.at for line in lines if line.source == "train"} == {None}
+    assert "done" in [line.text for line in lines]
+
+
 def test_logs_hide_secrets_and_bear_any_bytes(shop):
     case = shop.done("r-0001")
     with case.run.attempt(1).out(0).open("ab") as file:

@@ -36,7 +36,7 @@ def logs(
 ) -> None:
     """Show a run's output: what the training printed, and what planner did.
 
-    Lines of the training carry no time of their own: --since takes that of the line before.
+    Lines of the training carry the time at which planner saw them.
     """
     wanted = _filter(grep, source, since)
     services = invocation.of(context).services()
@@ -47,6 +47,8 @@ def logs(
         page = services.logs(run_id, cursor)
         cursor = page.cursor
         render.text("\n".join(_show(line) for line in wanted(page.lines)))
+        if page.lines:
+            continue  # a page holds a part of a long log only
         if resting:
             return
         time.sleep(LOOK_S)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +15,90 @@ from planner.core.plan import Plan
 from planner.core.redact import redact
 from planner.core.units import format_bytes, format_duration, format_money
 from planner.services.api import LogLine, LogPage
+from planner.services.runs.outputtimes import OutputTimes, output_files
 from planner.store.journal import JournalReader
 from planner.store.layout import RunDir
 
 _PAGE_BYTES = 256 * 1024
 """Most bytes of one file in one page; a reader that is behind asks again."""
-_JOURNAL = "journal"
+_JOURNAL, _SEQ = "journal", "journal seq"
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A line of a file: where it starts, and when it counts as said."""
+
+    key: str
+    start: int
+    when: datetime
+    line: LogLine
 
 
 def log_page(run: RunDir, plan: Plan, cursor: Mapping[str, int] | None) -> LogPage:
-    """New lines of all sources since `cursor`. Raises `StoreError`."""
+    """New lines of all sources since `cursor`, in the order in which they came.
+
+    The time of what the job printed is when the supervisor saw it. Where a page cannot hold all of
+    a file, the others wait for it.
+
+    Raises:
+        StoreError: The journal cannot be read.
+    """
     at = dict(cursor or {})
-    lines: list[LogLine] = []
+    said: list[_Said] = []
+    cut_at: list[datetime] = []
+    notes: dict[int, OutputTimes] = {}
     for number in _attempts(run):
         folder = run.attempt(number)
-        for rank in range(plan.option.resources.workers):
-            for path in (folder.out(rank), folder.err(rank)):
-                key = f"{number}/{path.name}"
-                texts, at[key] = _new_lines(path, at.get(key, 0))
-                lines += [LogLine(source="train", rank=rank, text=redact(t)) for t in texts]
-    reader = JournalReader(run.journal, at.get(_JOURNAL, 0))
+        notes[number] = OutputTimes(folder, at.get(f"{number}/times", 0))
+        for rank, path in output_files(folder, plan.option.resources.workers):
+            key = f"{number}/{path.name}"
+            new, at[key], cut = _new_lines(path, key, at.get(key, 0), rank, notes[number])
+            said += new
+            cut_at += [new[-1].when] if cut and new else []
+    horizon = min(cut_at, default=None)
+    lines = [*_up_to(horizon, said, at), *_journal_lines(run.journal, horizon, at)]
+    for number, times in notes.items():
+        read = {name: at[f"{number}/{name}"] for name in _names(at, number)}
+        at[f"{number}/times"] = times.settled(read)
+    lines.sort(key=lambda timed: timed[0])
+    return LogPage(lines=tuple(line for _, line in lines), cursor=at)
+
+
+def _up_to(
+    horizon: datetime | None, said: Sequence[_Said], at: dict[str, int]
+) -> Iterator[tuple[datetime, LogLine]]:
+    """What was said up to a time; the cursors of the rest are put back to it."""
+    for one in said:
+        if horizon is None or one.when <= horizon:
+            yield one.when, one.line
+        else:
+            at[one.key] = min(at[one.key], one.start)
+
+
+def _journal_lines(
+    journal: Path, horizon: datetime | None, at: dict[str, int]
+) -> Iterator[tuple[datetime, LogLine]]:
+    """What planner did before a time. Events that wait are read again, and known by number."""
+    reader = JournalReader(journal, at.get(_JOURNAL, 0))
+    done = at.get(_SEQ, -1)
+    waits = False
     for event in reader.read_new():
+        waits = waits or (horizon is not None and event.ts >= horizon)
+        if waits or event.seq <= done:
+            continue
+        at[_SEQ] = event.seq
         text = event_text(event)
         if text is not None:
-            lines.append(LogLine(source="planner", rank=None, text=redact(text), at=event.ts))
-    at[_JOURNAL] = reader.offset
-    return LogPage(lines=tuple(lines), cursor=at)
+            yield event.ts, LogLine(source="planner", rank=None, text=redact(text), at=event.ts)
+    if not waits:
+        at[_JOURNAL] = reader.offset
+
+
+def _names(at: Mapping[str, int], number: int) -> list[str]:
+    """The output files of an attempt that a cursor knows."""
+    mine = [key.partition("/") for key in at if key.startswith(f"{number}/worker-")]
+    return [name for _, _, name in mine]
 
 
 def _attempts(run: RunDir) -> list[int]:
@@ -46,21 +108,38 @@ def _attempts(run: RunDir) -> list[int]:
         return []
 
 
-def _new_lines(path: Path, offset: int) -> tuple[list[str], int]:
-    """Whole lines from a byte on, and the byte after them. A very long line is cut in pieces."""
+def _new_lines(
+    path: Path, key: str, offset: int, rank: int, times: OutputTimes
+) -> tuple[list[_Said], int, bool]:
+    """Whole lines from a byte on, the byte after them, and whether there is more to read."""
     try:
         with open(path, "rb") as file:
             file.seek(offset)
             chunk = file.read(_PAGE_BYTES)
+            written_at = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
     except OSError:
-        return [], offset
+        return [], offset, False
+    full = len(chunk) == _PAGE_BYTES
     end = chunk.rfind(b"\n") + 1
-    if end == 0 and len(chunk) == _PAGE_BYTES:
-        end = len(chunk)
-    text = chunk[:end].decode("utf-8", "replace")
+    if end == 0 and full:
+        end = len(chunk)  # a very long line is cut in pieces
+    lines: list[_Said] = []
+    start, when = offset, _LONG_AGO
+    for raw in BytesIO(chunk[:end]):
+        # What no note reaches was written after the last one, and not after the file was. Where
+        # nothing was noted, that orders the lines, but is no time to show.
+        noted = times.at(path.name, start + len(raw)) or written_at
+        when = max(when, noted)
+        at = noted if times.known else None
+        lines.append(_Said(key, start, when, _line(raw, rank, at)))
+        start += len(raw)
+    return lines, start, full
+
+
+def _line(raw: bytes, rank: int, at: datetime | None) -> LogLine:
     # Progress bars overwrite their line with carriage returns: only the last state is of interest.
-    lines = text.rstrip("\n").split("\n") if end else []
-    return [redact(line.rsplit("\r", 1)[-1]) for line in lines], offset + end
+    text = raw.decode("utf-8", "replace").rstrip("\n").rsplit("\r", 1)[-1]
+    return LogLine(source="train", rank=rank, text=redact(text), at=at)
 
 
 def event_text(event: Event) -> str | None:

@@ -13,6 +13,7 @@ from planner.core.plan import Plan
 from planner.core.types import JobSpec, PriceQuote
 from planner.services import failure
 from planner.services.jobenv import render_argv, worker_env
+from planner.services.runs.outputtimes import OutputNotes, output_files
 from planner.services.runs.pricepin import check_price, place_of, quote
 from planner.services.supervisor.book import LoopSettings, RunBook
 from planner.services.supervisor.controlfile import ControlFile
@@ -43,10 +44,12 @@ class Attempt:
     workers: int
     launched_at: datetime
     launched_s: float = 0.0
-    _tails: list[NdjsonTail] = field(default_factory=list)
+    _tails: list[NdjsonTail] = field(init=False)
+    _notes: OutputNotes = field(init=False)
 
     def __post_init__(self) -> None:
         self._tails = [NdjsonTail(self.folder.events(rank)) for rank in range(self.workers)]
+        self._notes = OutputNotes(self.folder, self.workers)
 
     def events(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """What the workers said since the last call, by rank. Raises `StoreError`."""
@@ -61,8 +64,12 @@ class Attempt:
 
     def output_bytes(self) -> int:
         """Size of everything the workers have printed: grows while they live."""
-        paths = [p for r in range(self.workers) for p in (self.folder.out(r), self.folder.err(r))]
+        paths = [path for _, path in output_files(self.folder, self.workers)]
         return sum(path.stat().st_size for path in paths if path.exists())
+
+    def note_output(self, now: datetime) -> None:
+        """Write down how much the workers have printed by now."""
+        self._notes.take(now)
 
     def explain(self, status: Status, first: Sequence[int]) -> tuple[str, tuple[str, ...]]:
         """Why it failed in one line, and the last lines that the worker to blame printed.

@@ -289,6 +289,8 @@ class Watch:
     # ---- what the job says
 
     def _read(self) -> None:
+        # First, so that what was printed before an event stands before it in the log.
+        self._attempt.note_output(self._clock.now())
         garbage = self._attempt.garbage
         for rank, event in self._attempt.events():
             kind = event.get("type")
