@@ -57,6 +57,8 @@ def _action(name: str, keys: str, label: str, text: str, *, changes: bool = Fals
 _ALL: tuple[Action, ...] = (
     _action("job.probe", "enter", "Probe", "Run the probes", changes=True),
     _action("job.estimate", "e", "Estimate now", "Estimate without probes"),
+    _action("job.save", "ctrl+s", "Save", "Save the job file", changes=True),
+    _action("job.edit", "ctrl+e", "Edit", "Open it in $EDITOR", changes=True),
     _action("job.checks", "d", "Check again", "Check again"),
     _action("probes.options", "enter", "Options", "Go on to the options"),
     _action("probes.skip", "s", "Skip probe", "Skip the running probe", changes=True),

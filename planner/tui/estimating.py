@@ -91,7 +91,7 @@ def rescore(app: PlannerApp) -> None:
         return
 
     def done(scored: EstimateResult) -> None:
-        if session.goal == goal:
+        if session.goal == goal and session.estimate is not None:
             session.estimate, session.what_if = scored, None
             app.changed()
 

@@ -43,8 +43,17 @@ class JobScreen(PlannerScreen):
 
     TAB = "job"
     HOME = "#form"
-    FOOTER = ("job.probe", "job.estimate", "app.palette", "app.quit")
+    FOOTER = (
+        "job.probe",
+        "job.estimate",
+        "job.save",
+        "job.edit",
+        "app.palette",
+        "app.quit",
+    )
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("job")
+
+    _goal_in_fields: Goal | None = None
 
     def panes(self) -> ComposeResult:
         """Form and goal side by side, checks, and what enter does."""
@@ -79,7 +88,10 @@ class JobScreen(PlannerScreen):
     # ---- drawing ---------------------------------------------------------------------------
 
     def paint(self) -> None:
-        """Everything but the fields, which belong to whoever types in them."""
+        """Everything; the fields, which belong to whoever types in them, only for another goal."""
+        if self._goal_in_fields not in (None, self.session.goal):
+            self._fill_fields()
+        self._goal_in_fields = self.session.goal
         self._paint_form()
         self._paint_goal()
         self._paint_checks()
@@ -125,6 +137,14 @@ class JobScreen(PlannerScreen):
                 pair("retries", f"{job.retries}", ("  after progress", "$soft")),
             ]
             self.query_one("#limits", Static).update(Content("\n").join(text))
+
+    def _fill_fields(self) -> None:
+        """Put a goal that comes from elsewhere into the fields: a what-if, or an edited file."""
+        goal = self.session.goal
+        self.query_one("#deadline", Input).value = _deadline_text(goal)
+        self.query_one("#budget", Input).value = _budget_text(goal)
+        self.query_one(Slider).set_values(CONFIDENCES, goal.confidence)
+        self.query_one(Choice).value = goal.prefer
 
     def _echo(self, name: str, text: str) -> None:
         self.query_one(f"#{name}-echo", Static).update(Content(text))
@@ -224,7 +244,7 @@ class JobScreen(PlannerScreen):
             return False
         self._complain(field, None)
         if new != goal:
-            self.planner.set_goal(new)
+            self._set_goal(new)
             self._paint_goal()
         return True
 
@@ -238,21 +258,45 @@ class JobScreen(PlannerScreen):
 
     @on(Slider.Changed)
     def _confidence(self, event: Slider.Changed) -> None:
-        self.planner.set_goal(replace(self.session.goal, confidence=event.value))
+        self._set_goal(replace(self.session.goal, confidence=event.value))
 
     @on(Choice.Changed)
     def _prefer(self, event: Choice.Changed) -> None:
-        self.planner.set_goal(replace(self.session.goal, prefer=event.value))  # type: ignore[arg-type]
+        self._set_goal(replace(self.session.goal, prefer=event.value))  # type: ignore[arg-type]
+
+    def _set_goal(self, goal: Goal) -> None:
+        """A goal that the fields show already."""
+        self._goal_in_fields = goal
+        self.planner.set_goal(goal)
 
     # ---- actions ---------------------------------------------------------------------------
 
-    def do_probe(self) -> None:
-        """Start the probes."""
+    def _to_wrong_field(self) -> bool:
+        """Go to a field that cannot be read; whether there is one."""
         problem = next((f for f in self.query(Input) if f.has_class("-bad")), None)
         if problem is not None:
             problem.focus()
-            return
-        self.planner.start_estimate(probe=True)
+        return problem is not None
+
+    def do_probe(self) -> None:
+        """Start the probes."""
+        if not self._to_wrong_field():
+            self.planner.start_estimate(probe=True)
+
+    def do_save(self) -> None:
+        """Save the job file with the goal of the form; asks for its name."""
+        from planner.tui.jobfile import ask_to_save
+
+        if not self._to_wrong_field():
+            ask_to_save(self.planner, self.query_one("#deadline", Input).value.strip())
+
+    def do_edit(self) -> None:
+        """Open the job file in the person's editor, and take over what comes back."""
+        from planner.tui.jobfile import edit
+
+        if edit(self.planner):
+            self.repaint()
+            self.arrive()
 
     def do_estimate(self) -> None:
         """Estimate from kept results."""
@@ -281,7 +325,7 @@ def _deadline_text(goal: Goal) -> str:
 
 
 def _budget_text(goal: Goal) -> str:
-    return "" if goal.budget_usd is None else f"{goal.budget_usd:g}"
+    return "" if goal.budget_usd is None else f"{goal.budget_usd:.10g}"
 
 
 def _with_deadline(goal: Goal, text: str, screen: PlannerScreen) -> Goal:
