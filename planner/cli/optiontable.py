@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from planner.cli.render import bold, terminal_width
 from planner.cli.tables import chance, money_range, table, time_range
@@ -35,24 +36,34 @@ def _title(result: EstimateResult) -> str:
     parts = [
         f"{result.job.name}",
         *([f"{samples} samples x {result.work.epochs:g} epochs"] if samples else []),
-        *goal_words(goal),
+        *goal_words(goal, result.created_at),
         f"{ok} of {len(result.probes)} probes ok, {format_money(result.probe_cost_usd)} spent now",
         result.id,
     ]
     return "   ".join(parts)
 
 
-def goal_words(goal: Goal) -> list[str]:
-    """Deadline in both forms, and budget; empty when there is no goal."""
+def goal_words(goal: Goal, now: datetime | None = None) -> list[str]:
+    """Deadline in both forms, what is left of it at `now`, and budget; empty without a goal."""
     words = []
     if goal.deadline_s is not None:
-        at = f" ({goal.deadline_at:%H:%M} UTC)" if goal.deadline_at else ""
+        at = f" ({goal.deadline_at:%H:%M} UTC{_left(goal, now)})" if goal.deadline_at else ""
         words.append(f"deadline {format_duration(goal.deadline_s)}{at}")
     elif goal.deadline_at is not None:
         words.append(f"deadline {goal.deadline_at:%Y-%m-%d %H:%M} UTC")
     if goal.budget_usd is not None:
         words.append(f"budget {format_money(goal.budget_usd)}")
     return words
+
+
+def _left(goal: Goal, now: datetime | None) -> str:
+    """What probing left of the deadline, where it took a part that counts."""
+    if now is None or goal.deadline_at is None or goal.deadline_s is None:
+        return ""
+    left_s = (goal.deadline_at - now).total_seconds()
+    if goal.deadline_s - left_s < 0.01 * goal.deadline_s:
+        return ""
+    return f", {format_duration(max(left_s, 0.0))} left"
 
 
 def _worth_showing(option: Option, result: EstimateResult) -> bool:

@@ -147,8 +147,7 @@ def flip_text(flip: Flip, to: Option) -> str:
     than = "more" if flip.op == ">" else "less"
     condition = {
         "hour_value_usd": f"an hour is worth {than} than {format_money(flip.value)} to you",
-        "deadline_s": f"the deadline is {'longer' if flip.op == '>' else 'shorter'} than"
-        f" {format_duration(flip.value)}",
+        "deadline_s": f"the deadline is {than} than {format_duration(flip.value)} away",
         "budget_usd": f"the budget is {than} than {format_money(flip.value)}",
         "usd_per_h": f"its price is {than} than {format_money(flip.value)}/h",
         "confidence": f"{than} than {_percent(flip.value)} confidence is asked for",

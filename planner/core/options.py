@@ -124,7 +124,7 @@ def rescore_options(
         option_id=pick.id if pick else None,
         rule=rule,
         text=explain.recommendation_text(terms, pick, ranked[0]),
-        flips=tuple(_flip(f, options, goal, terms) for f in flips(table, terms, scores)),
+        flips=tuple(_flip(f, options) for f in flips(table, terms, scores)),
     )
 
 
@@ -292,11 +292,12 @@ def _reasons(option: Option, terms: Terms, scores: Scores, row: int) -> tuple[Re
     return tuple(reasons)
 
 
-def _flip(flip: RowFlip, options: Sequence[Option], goal: Goal, terms: Terms) -> Flip:
-    """A flip in the goal's own terms: a deadline counts from when it was stated."""
-    value = flip.value
-    if flip.variable == "deadline_s" and goal.deadline_s is not None:
-        value += goal.deadline_s - (terms.deadline_s or 0.0)
+def _flip(flip: RowFlip, options: Sequence[Option]) -> Flip:
+    """A flip by option ids. A deadline counts from now, as one does that is stated now."""
     return Flip(
-        to=options[flip.to].id, variable=flip.variable, op=flip.op, value=value, unit=flip.unit
+        to=options[flip.to].id,
+        variable=flip.variable,
+        op=flip.op,
+        value=flip.value,
+        unit=flip.unit,
     )

@@ -60,7 +60,7 @@ class AdjustPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """What the user wants. The deadline counts from when it was stated, `stated_at`."""
+    """What the user wants. `deadline_s` counts from when it was stated, and ends `deadline_at`."""
 
     deadline_at: datetime | None = None
     deadline_s: float | None = None
@@ -313,7 +313,11 @@ class Option:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flip:
-    """The pick becomes `to` when `variable` goes beyond `value`."""
+    """The pick becomes `to` when `variable` goes beyond `value`.
+
+    `deadline_s` is that of a deadline which is stated when the estimate is made, probes kept: what
+    probing took is no part of it, nor of the times of the options.
+    """
 
     to: str
     variable: str

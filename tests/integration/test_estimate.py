@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from planner.core.types import EstimateResult, Goal, JobSpec, Place
 from planner.services.api import EstimateRequest
 from planner.services.estimating.estimate import Estimator
 from planner.store.layout import StateDir
+from planner.wire.to_wire import estimate_document
 
 GOAL = Goal(deadline_s=600, budget_usd=1.0)
 
@@ -76,6 +77,21 @@ def test_the_deadline_counts_from_when_it_was_stated(tmp_path: Path, estimator: 
     result = estimator.estimate(request(scripted_job(tmp_path), goal=goal), ignore)
     assert not any(o.feasible for o in result.options)
     assert result.recommendation.option_id is None
+
+
+def test_what_is_left_of_the_deadline_adds_up(tmp_path: Path, estimator: Estimator) -> None:
+    stated_at = SystemClock().now()
+    goal = Goal(deadline_s=20.0, deadline_at=stated_at + timedelta(seconds=20))
+    result = estimator.estimate(request(scripted_job(tmp_path), goal=goal), ignore)
+    document = estimate_document(result)
+    asked = document["goal"]
+    ends, made = (datetime.fromisoformat(t) for t in (asked["deadline_at"], document["created_at"]))
+    assert asked["deadline_s"] == 20
+    assert ends - stated_at == timedelta(seconds=20)
+    left_s = (ends - made).total_seconds()
+    assert 20 - left_s >= sum(p.wall_s for p in result.probes)
+    for option in result.options:
+        assert option.p_deadline == pytest.approx(option.total_s.prob_below(left_s))
 
 
 # ---- reuse

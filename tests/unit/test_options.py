@@ -17,6 +17,7 @@ from support.planning import (
     three_candidates,
 )
 
+from planner.cli.optiontable import goal_words
 from planner.core import explain
 from planner.core.options import build_options, option_id, rescore_options
 from planner.core.types import Goal
@@ -125,15 +126,26 @@ def test_the_deadline_counts_from_when_it_was_stated() -> None:
     assert late.option_id not in (None, soon.option_id), "200 s later only a faster one will do"
 
 
-def test_a_deadline_flip_is_in_the_terms_of_the_goal() -> None:
-    asked = goal(800)
-    later = NOW + timedelta(seconds=100)
-    options, recommendation = build_options(three_candidates(), WORK, asked, later)
+@pytest.mark.parametrize("probing_s", [0, 100])
+def test_a_deadline_flip_is_what_to_ask_for_next(probing_s: float) -> None:
+    now = NOW + timedelta(seconds=probing_s)
+    options, recommendation = build_options(three_candidates(), WORK, goal(800), now)
     flip = next(f for f in recommendation.flips if (f.variable, f.op) == ("deadline_s", "<"))
-    for factor, changes in ((0.999, True), (1.001, False)):
-        again = goal(flip.value * factor)
-        _, other = rescore_options(options, again, later)
-        assert (other.option_id != recommendation.option_id) == changes
+    for factor, changes in ((0.95, True), (1.05, False)):
+        seconds = flip.value * factor
+        again = Goal(deadline_s=seconds, deadline_at=now + timedelta(seconds=seconds))
+        _, other = rescore_options(options, again, now)
+        assert other.option_id == (flip.to if changes else recommendation.option_id)
+
+
+def test_a_deadline_flip_does_not_depend_on_how_long_probing_took() -> None:
+    asked = Goal(deadline_at=NOW + timedelta(seconds=800), deadline_s=800)
+    found = [
+        build_options(three_candidates(), WORK, asked, NOW + timedelta(seconds=s))[1].flips
+        for s in (0, 30)
+    ]
+    early, late = ({f.op: f.value for f in f_ if f.variable == "deadline_s"} for f_ in found)
+    assert early["<"] == late["<"]
 
 
 def test_rescoring_equals_building_anew() -> None:
@@ -170,3 +182,13 @@ def test_why_not() -> None:
     dear = next(o for o in result.options if o.resources.workers == 4)
     assert "dearer" in explain.why_not(dear, pick)
     assert explain.why_not(pick, pick) == ""
+
+
+@pytest.mark.parametrize(("probing_s", "left"), [(1, ""), (130, ", 11m10s left")])
+def test_the_title_of_a_table_says_what_probing_left_of_the_deadline(
+    probing_s: int, left: str
+) -> None:
+    asked = goal(800)
+    assert asked.deadline_at is not None
+    words = goal_words(asked, asked.deadline_at - timedelta(seconds=800 - probing_s))
+    assert words[0] == f"deadline 13m20s ({asked.deadline_at:%H:%M} UTC{left})"

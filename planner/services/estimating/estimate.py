@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from planner.core.clock import Clock
@@ -152,14 +153,14 @@ class Estimator:
     def _conclude(
         self, study: Study, request: EstimateRequest, evidence: Evidence, on_event: EventSink
     ) -> EstimateResult:
-        probes = evidence.probes
+        probes, now = evidence.probes, self._clock.now()
         work = _work(study, probes)
         try:
             predictor = job_predictor(
                 history=study.others, finished=self._finished(), seed=request.seed
             ).fit(probes)
         except EvidenceError as error:
-            return self._result(study, request, evidence, work, _no_options(error, request))
+            return self._result(study, request, evidence, work, _no_options(error, request), now)
         card = predictor.card()
         on_event("model.fitted", {"model": to_json(card)})
         loading = _loader_workers(study.job, probes)
@@ -171,9 +172,9 @@ class Estimator:
                 evidence.trials, configs, predictions, strict=True
             )
         ]
-        options, recommendation = build_options(candidates, work, request.goal, self._clock.now())
+        options, recommendation = build_options(candidates, work, request.goal, now)
         conclusion = Conclusion(options=options, recommendation=recommendation, card=card)
-        return self._result(study, request, evidence, work, conclusion)
+        return self._result(study, request, evidence, work, conclusion, now)
 
     def _result(
         self,
@@ -182,8 +183,8 @@ class Estimator:
         evidence: Evidence,
         work: WorkLoad,
         conclusion: Conclusion,
+        now: datetime,
     ) -> EstimateResult:
-        now = self._clock.now()
         text = f"{study.fingerprint} {now.isoformat()} {request}"
         digest = base64.b32encode(hashlib.sha256(text.encode()).digest()).decode().lower()
         warnings = (
