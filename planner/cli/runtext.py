@@ -36,7 +36,7 @@ def live_line(view: RunView) -> str:
     parts.append(f"{format_money(run.spent_usd)}{cap}")
     if view.eta_s is not None and run.state not in RESTING:
         parts.append(f"left {time_range(view.eta_s)}")
-    if view.p_deadline is not None:
+    if view.p_deadline is not None and run.state not in RESTING:
         parts.append(f"P(on time) {chance(view.p_deadline)}")
     parts += [f"{name} {value:.4g}" for name, value in headline(view)[:2]]
     return "  ".join(parts)
@@ -79,6 +79,7 @@ def run_block(view: RunView, now: datetime) -> str:
         f"speed       {_speed(view)}",
         f"time        {format_duration(view.elapsed_s)} of {time_range(run.predicted_total_s)}",
         *_left(view, now),
+        *_deadline(view),
         f"money       {_money(view)}",
         f"checkpoint  {_checkpoint(view, now)}",
         f"supervisor  {'alive' if run.supervisor_alive else 'gone'}   attempts {view.attempts}",
@@ -154,16 +155,23 @@ def _money(view: RunView) -> str:
 
 
 def _left(view: RunView, now: datetime) -> list[str]:
-    deadline = view.plan.goal.deadline_at
-    parts = []
-    if view.eta_s is not None and view.summary.state not in RESTING:
-        end = now + timedelta(seconds=view.eta_s.p50)
-        parts.append(f"{time_range(view.eta_s)}, ends about {end.astimezone(UTC):%H:%M} UTC")
-    if deadline is not None:
-        parts.append(
-            f"deadline {deadline:%Y-%m-%d %H:%M} UTC  P(on time) {chance(view.p_deadline)}"
-        )
-    return [f"left        {'   '.join(parts)}"] if parts else []
+    if view.eta_s is None or view.summary.state in RESTING:
+        return []
+    end = now + timedelta(seconds=view.eta_s.p50)
+    return [f"left        {time_range(view.eta_s)}, ends about {end.astimezone(UTC):%H:%M} UTC"]
+
+
+def _deadline(view: RunView) -> list[str]:
+    """The deadline, with the chance to keep it as long as that is open, or what came of it."""
+    at, run = view.plan.goal.deadline_at, view.summary
+    if at is None:
+        return []
+    line = f"deadline    {at:%Y-%m-%d %H:%M} UTC"
+    if run.state is RunState.DONE:
+        line += ", missed" if run.late else ", kept"
+    elif view.p_deadline is not None and run.state not in RESTING:
+        line += f"  P(on time) {chance(view.p_deadline)}"
+    return [line]
 
 
 def _checkpoint(view: RunView, now: datetime) -> str:

@@ -19,6 +19,7 @@ from support.planning import NOW, candidate, estimate, probe, three_candidates
 
 from planner.cli import invocation
 from planner.cli.main import main
+from planner.cli.runtext import live_line
 from planner.core import errors
 from planner.core.events import Event
 from planner.core.plan import Decision
@@ -717,6 +718,25 @@ def test_status_of_one_run_tells_what_matters(planner: Planner) -> None:
     text = planner("status", "nightly").out
     for word in ("50.0 %", "epoch 6 of 10", "step 115 of 230", "16 samples/s", "$0.0122 of $1.00"):
         assert word in text
+
+
+@pytest.mark.parametrize(
+    ("state", "late", "says"),
+    [
+        (RunState.RUNNING, False, "deadline    2026-11-22 10:00 UTC  P(on time) 0.97\n"),
+        (RunState.PAUSED, False, "deadline    2026-11-22 10:00 UTC\n"),
+        (RunState.CANCELLED, False, "deadline    2026-11-22 10:00 UTC\n"),
+        (RunState.DONE, False, "deadline    2026-11-22 10:00 UTC, kept\n"),
+        (RunState.DONE, True, "deadline    2026-11-22 10:00 UTC, missed\n"),
+    ],
+)
+def test_the_chance_to_be_on_time_is_told_while_it_is_open(
+    planner: Planner, services: FakeServices, state: RunState, late: bool, says: str
+) -> None:
+    made = view(state, p_deadline=0.97, late=late)
+    services.views = [replace(made, plan=limited().plan)]
+    assert says in planner("status", RUN_ID).out
+    assert ("P(on time)" in live_line(made)) == (state is RunState.RUNNING)
 
 
 def test_status_tells_when_the_supervisor_is_gone(planner: Planner, services: FakeServices) -> None:

@@ -242,7 +242,7 @@ def test_a_view_follows_a_run_at_work(shop):
     assert {"samples_per_s", "cpu", "memory_bytes", "loader_wait", "loss"} <= set(middle.series)
     assert middle.series["loss"].at_s[-1] <= 60
     last = shop.services.view("r-0001")
-    assert (last.step, last.usd_per_h, last.eta_s) == (200, 0.0, None)
+    assert (last.step, last.usd_per_h, last.eta_s, last.p_budget) == (200, 0.0, None, None)
 
 
 def test_a_run_without_supervisor_has_no_eta_and_says_what_to_do(shop):

@@ -45,7 +45,10 @@ def run_summary(
 
 
 def run_view(plan: Plan, record: RunRecord, now: datetime, *, supervisor_alive: bool) -> RunView:
-    """A run in full. Its plan carries the cap and the deadline as they are after extensions."""
+    """A run in full. Its plan carries the cap and the deadline as they are after extensions.
+
+    What is left and the chances to keep the limits are those of a run that somebody looks after.
+    """
     eta_s = _eta(record, now) if supervisor_alive else None
     usd_per_h = record.usd_per_h if record.holding else 0.0
     goal = replace(
@@ -67,8 +70,8 @@ def run_view(plan: Plan, record: RunRecord, now: datetime, *, supervisor_alive: 
         elapsed_s=record.total_s(now if supervisor_alive else record.last_at or now) or 0.0,
         eta_s=eta_s,
         cost_at_end_usd=_cost_at_end(record, eta_s, usd_per_h),
-        p_deadline=record.p_deadline,
-        p_budget=record.p_budget,
+        p_deadline=record.p_deadline if supervisor_alive else None,
+        p_budget=record.p_budget if supervisor_alive else None,
         last_checkpoint_at=last.at if last else None,
         last_checkpoint_bytes=last.bytes if last else None,
         attempts=record.attempt,
