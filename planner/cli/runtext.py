@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from planner.cli.tables import chance, money_range, percent, table, time_range
 from planner.core import explain
+from planner.core.distribution import Distribution
 from planner.core.types import RunState
 from planner.core.units import format_bytes, format_duration, format_money
 from planner.services.api import RunSummary, RunView
@@ -22,6 +23,8 @@ RESTING = frozenset(
 )
 """States in which nothing is held and nothing will happen by itself."""
 
+LEAST_LEFT_S = 0.5
+"""With less to go, time left is not told."""
 _JUDGED_BY = ("acc", "top", "f1", "auc")
 _MOST_METRICS = 4
 
@@ -34,8 +37,9 @@ def live_line(view: RunView) -> str:
         parts.append(f"{view.samples_per_s:.0f} samples/s")
     cap = f"/{format_money(run.budget_usd)}" if run.budget_usd is not None else ""
     parts.append(f"{format_money(run.spent_usd)}{cap}")
-    if view.eta_s is not None and run.state not in RESTING:
-        parts.append(f"left {time_range(view.eta_s)}")
+    left_s = _time_left(view)
+    if left_s is not None:
+        parts.append(f"left {time_range(left_s)}")
     if view.p_deadline is not None and run.state not in RESTING:
         parts.append(f"P(on time) {chance(view.p_deadline)}")
     parts += [f"{name} {value:.4g}" for name, value in headline(view)[:2]]
@@ -154,11 +158,19 @@ def _money(view: RunView) -> str:
     return f"{format_money(run.spent_usd)}{cap}  {rate}  {predicted}"
 
 
+def _time_left(view: RunView) -> Distribution | None:
+    """What is left of a run at work; None once it is less than anybody would wait for."""
+    if view.eta_s is None or view.summary.state in RESTING or view.eta_s.p50 < LEAST_LEFT_S:
+        return None
+    return view.eta_s
+
+
 def _left(view: RunView, now: datetime) -> list[str]:
-    if view.eta_s is None or view.summary.state in RESTING:
+    left_s = _time_left(view)
+    if left_s is None:
         return []
-    end = now + timedelta(seconds=view.eta_s.p50)
-    return [f"left        {time_range(view.eta_s)}, ends about {end.astimezone(UTC):%H:%M} UTC"]
+    end = now + timedelta(seconds=left_s.p50)
+    return [f"left        {time_range(left_s)}, ends about {end.astimezone(UTC):%H:%M} UTC"]
 
 
 def _deadline(view: RunView) -> list[str]:

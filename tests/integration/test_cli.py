@@ -21,6 +21,7 @@ from planner.cli import invocation
 from planner.cli.main import main
 from planner.cli.runtext import live_line
 from planner.core import errors
+from planner.core.distribution import Distribution
 from planner.core.events import Event
 from planner.core.plan import Decision
 from planner.core.types import EstimateResult, Goal, JobSpec, RunState, Warning_
@@ -737,6 +738,13 @@ def test_the_chance_to_be_on_time_is_told_while_it_is_open(
     services.views = [replace(made, plan=limited().plan)]
     assert says in planner("status", RUN_ID).out
     assert ("P(on time)" in live_line(made)) == (state is RunState.RUNNING)
+
+
+def test_no_time_left_is_not_told(planner: Planner, services: FakeServices) -> None:
+    services.views = [view(eta_s=Distribution.exactly(0.0))]
+    assert "left" not in planner("status", RUN_ID).out
+    assert "left" not in live_line(services.views[0])
+    assert "left 7m20s" in live_line(view())
 
 
 def test_status_tells_when_the_supervisor_is_gone(planner: Planner, services: FakeServices) -> None:
