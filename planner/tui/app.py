@@ -275,6 +275,16 @@ class PlannerApp(App[None]):
         if isinstance(self.screen, PlannerScreen):
             self.screen.arrive()
 
+    def do_copy(self) -> None:
+        """Copy the estimate as JSON, on screens that have no document of their own."""
+        estimate = self.session.shown
+        if estimate is None:
+            self.notify("There is nothing to copy yet.")
+            return
+        from planner.wire.to_wire import estimate_document
+
+        self.copy_document(estimate_document(estimate))
+
     def copy_document(self, document: Mapping[str, Any]) -> None:
         """Put a document on the clipboard, by way of the terminal (OSC 52)."""
         text = json.dumps(document, indent=2, ensure_ascii=False)

@@ -143,6 +143,16 @@ async def test_copying_puts_the_published_json_on_the_clipboard(stage: Stage) ->
     assert len(document["options"]) == 5
 
 
+@pytest.mark.parametrize("tab", "12345")
+async def test_where_there_is_nothing_to_copy_the_key_says_so(tab: str) -> None:
+    services = FakeServices()
+    services.summaries = ()
+    stage = Stage(services)
+    async with stage.running() as pilot:
+        await press(pilot, tab, "y")
+        assert "nothing to copy" in stage.screen_text()
+
+
 async def test_a_run_can_be_paused_and_resumed(stage: Stage) -> None:
     async with stage.running() as pilot:
         await to_run(pilot)
