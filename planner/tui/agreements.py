@@ -83,15 +83,8 @@ def launch_lines(estimate: EstimateResult, option: Option) -> Iterable[Content]:
         (f"   {place_text(option.resources)}", "$soft"),
     )
     yield Content()
-    if price.source == "free":
-        yield pair("price", "free", ("   the job file names no price", "$soft"))
-    else:
-        source = {"contract": "as the job file says"}.get(price.source, price.source)
-        yield pair(
-            "price",
-            rate(price.usd_per_h),
-            (f"   {source}; dearer is refused", "$soft"),
-        )
+    source = {"contract": "as the job file says"}.get(price.source, price.source)
+    yield _price_line(price.usd_per_h, f"{source}; dearer is refused")
     p_time = probability(option.p_deadline)
     wanted = f"   P(≤ {short_duration(goal.deadline_s)}) {p_time}" if goal.deadline_s else ""
     yield pair("time", time_interval(option.total_s).strip(), (wanted, "bold"))
@@ -110,6 +103,12 @@ def launch_lines(estimate: EstimateResult, option: Option) -> Iterable[Content]:
     if not option.feasible:
         reason = option.reasons[0].text if option.reasons else "it does not meet the goal"
         yield row(("! not feasible: ", "bold $bad"), reason)
+
+
+def _price_line(usd_per_h: float, note: str) -> Content:
+    if usd_per_h == 0:
+        return pair("price", "free", ("   the job file names no price", "$soft"))
+    return pair("price", rate(usd_per_h), (f"   {note}", "$soft"))
 
 
 def _stops_at(budget_usd: float | None) -> Content:
@@ -150,10 +149,7 @@ def resume_lines(view: RunView, now: datetime) -> Iterable[Content]:
     source = f"the checkpoint of {time_of_day(saved, seconds=True)}" if saved else "its start"
     done = f"   {percent(summary.progress)} was done"
     yield pair("goes on", f"from {source}", (done, "$soft"))
-    if view.plan.max_usd_per_h > 0:
-        yield pair("price", rate(view.plan.max_usd_per_h), ("   at most", "$soft"))
-    else:
-        yield pair("price", "free", ("   the job file names no price", "$soft"))
+    yield _price_line(view.plan.max_usd_per_h, "at most")
     cap = "" if summary.budget_usd is None else f"   of {format_money(summary.budget_usd)}"
     yield pair("spent", format_money(summary.spent_usd), (cap, "$soft"))
     yield pair("may spend", (f"{format_money(rest_usd(view))} more", "bold"))

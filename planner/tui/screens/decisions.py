@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -11,20 +10,18 @@ from textual.binding import BindingType
 from textual.containers import Container
 from textual.content import Content
 
-from planner.core.errors import PlannerError
 from planner.core.plan import Decision
 from planner.core.units import format_bytes, format_duration, format_money
 from planner.services.api import RunView
 from planner.tui.actions import bindings_of
-from planner.tui.run_feed import RunFeed
-from planner.tui.screens.base import PlannerScreen
+from planner.tui.screens.following import FollowingScreen
 from planner.tui.text import count, fit, pair, percent, row, time_of_day, wrap
 from planner.tui.widgets import run_text
 from planner.tui.widgets.pane import Pane
 from planner.tui.widgets.table import LetterTable, Table
 
 
-class DecisionsScreen(PlannerScreen):
+class DecisionsScreen(FollowingScreen):
     """All decisions of the session's run, oldest first."""
 
     TAB = "decisions"
@@ -33,10 +30,7 @@ class DecisionsScreen(PlannerScreen):
     PULSE_S = 1.0
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("decisions")
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._feed = RunFeed()
-        self._settled = False
+    _settled = False
 
     def panes(self) -> ComposeResult:
         """Table; what it saw beside what it could do; what came of it."""
@@ -45,36 +39,6 @@ class DecisionsScreen(PlannerScreen):
             yield Pane("what it saw", id="saw")
             yield Pane("what it could do", id="could")
         yield Pane("what came of it", id="came")
-
-    def arrive(self) -> None:
-        """Ask for the run."""
-        self._feed.follow(self.session.run_id)
-        self._ask()
-
-    def beat(self) -> None:
-        """Ask again."""
-        self._ask()
-
-    def _ask(self) -> None:
-        feed = self._feed
-        if feed.busy:
-            return
-        feed.busy = True
-        self.call(
-            partial(feed.ask, self.session.services),
-            partial(self._answered, feed),
-            partial(self._failed, feed),
-            group="decisions",
-        )
-
-    def _answered(self, feed: RunFeed, answer: RunFeed) -> None:
-        feed.busy = False
-        feed.take(answer)
-        self.repaint()
-
-    def _failed(self, feed: RunFeed, error: PlannerError) -> None:
-        feed.busy, feed.asked, feed.error = False, True, error
-        self.repaint()
 
     def offers(self) -> tuple[tuple[str, str], ...]:
         """Steps only when there is something to step through."""
@@ -154,13 +118,6 @@ class DecisionsScreen(PlannerScreen):
     def do_newer(self) -> None:
         """One on."""
         self.query_one(Table).action_cursor(1)
-
-    def do_copy(self) -> None:
-        """Copy the run, decisions included, as JSON."""
-        if self._feed.view is not None:
-            from planner.wire.to_wire import run_document
-
-            self.planner.copy_document(run_document(self._feed.view))
 
 
 def seen_lines(decision: Decision) -> Iterable[Content]:

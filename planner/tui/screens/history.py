@@ -19,9 +19,10 @@ from planner.core.units import format_duration, format_money
 from planner.services.api import Comparison, RunSummary
 from planner.tui.actions import bindings_of
 from planner.tui.run_feed import over
-from planner.tui.screens.base import PlannerScreen
+from planner.tui.screens.listing import ListingScreen
 from planner.tui.text import percent, row, short_option, state_mark, wrap
 from planner.tui.widgets.comparison import comparison_lines
+from planner.tui.widgets.filter_field import FilterField
 from planner.tui.widgets.pane import Pane
 from planner.tui.widgets.table import Cells, Column, LetterTable, Table, fit_columns
 
@@ -125,7 +126,7 @@ def calibration_lines(runs: Sequence[RunSummary], width: int) -> Iterable[Conten
         yield from wrap("Too few runs to call the intervals calibrated.", width, style="$soft")
 
 
-class HistoryScreen(PlannerScreen):
+class HistoryScreen(ListingScreen):
     """The runs over a comparison, or over the calibration."""
 
     TAB = "history"
@@ -140,6 +141,7 @@ class HistoryScreen(PlannerScreen):
         "app.copy",
     )
     PULSE_S = 2.0
+    SORTED_BY = tuple(name for name, _ in SORTS)
     BINDINGS: ClassVar[list[BindingType]] = [
         *bindings_of("history"),
         *bindings_of("list", "mark", "sort", "reverse", "filter"),
@@ -153,14 +155,12 @@ class HistoryScreen(PlannerScreen):
         self._compared_ids: tuple[str, ...] = ()
         self._tall_comparison = False
         self._calibration = False
-        self._sort = 0
-        self._reversed = False
         self._filter = ""
 
     def panes(self) -> ComposeResult:
         """Table, filter, and what is compared."""
         yield LetterTable(COLUMNS, "runs", id="history")
-        yield Input(id="filter", placeholder="show only runs with ...", classes="hidden")
+        yield FilterField("show only runs with ...", home="#history")
         yield Pane("compare", id="compare")
 
     def arrive(self) -> None:
@@ -209,8 +209,8 @@ class HistoryScreen(PlannerScreen):
         words = [f"{number}, {format_money(spent)} spent"]
         if self._filter:
             words.append(f"filter: {self._filter}")
-        name = SORTS[self._sort][0]
-        table.head("   ".join(words), "" if name == "newest" else f"by {name}")
+        by = self.sorted_by
+        table.head("   ".join(words), "" if by == "newest" else f"by {by}")
         if not by_id:
             table.say("empty", f'No run has "{self._filter}".', "esc shows all of them.")
             return
@@ -249,14 +249,10 @@ class HistoryScreen(PlannerScreen):
         if key is not None:
             self.planner.open_run(key)
 
-    def do_mark(self) -> None:
-        """Mark the row."""
-        self.query_one(Table).toggle_mark()
-
     def do_compare(self) -> None:
         """Compare the marked runs; with fewer than two, the cursor's with the one below it."""
         table = self.query_one(Table)
-        wanted = [key for key in table.keys if key in table.marked]
+        wanted = self.marked_keys()
         if len(wanted) < 2 and table.cursor_key is not None:
             start = table.keys.index(table.cursor_key)
             wanted = list(table.keys[start : start + 2])
@@ -290,39 +286,21 @@ class HistoryScreen(PlannerScreen):
         self._calibration = not self._calibration
         self.repaint()
 
-    def do_sort(self) -> None:
-        """Sort by the next quantity."""
-        self._sort = (self._sort + 1) % len(SORTS)
-        self.repaint()
-
-    def do_reverse(self) -> None:
-        """Reverse the order."""
-        self._reversed = not self._reversed
-        self.repaint()
-
     def do_filter(self) -> None:
         """Open the filter."""
-        field = self.query_one("#filter", Input)
-        field.remove_class("hidden")
-        field.focus()
+        self.query_one(FilterField).open()
 
     @on(Input.Changed, "#filter")
     def _filtered(self, event: Input.Changed) -> None:
         self._filter = event.value.strip()
         self.repaint()
 
-    @on(Input.Submitted, "#filter")
-    def _filter_done(self) -> None:
-        self.query_one("#filter").add_class("hidden")
-        self.query_one(Table).focus()
-
     def do_back(self) -> None:
         """Close the comparison in full height; the filter, and drop it."""
         if self._tall_comparison:
             self._set_tall(False)
             return
-        self.query_one("#filter", Input).value = ""
-        self._filter_done()
+        self.query_one(FilterField).drop()
 
     def do_copy(self) -> None:
         """Copy the comparison, or else the list of runs, as JSON."""

@@ -15,7 +15,7 @@ from planner.core.types import EstimateResult, Option
 from planner.core.units import format_money
 from planner.tui import estimating
 from planner.tui.actions import bindings_of
-from planner.tui.screens.base import PlannerScreen
+from planner.tui.screens.listing import ListingScreen
 from planner.tui.text import (
     batch_text,
     count,
@@ -41,7 +41,7 @@ SORTS: tuple[tuple[str, Callable[[Option], float]], ...] = (
 )
 
 
-class OptionsScreen(PlannerScreen):
+class OptionsScreen(ListingScreen):
     """The table over pictures and reasons."""
 
     TAB = "options"
@@ -57,6 +57,7 @@ class OptionsScreen(PlannerScreen):
         "list.sort",
         "app.copy",
     )
+    SORTED_BY = tuple(name for name, _ in SORTS)
     BINDINGS: ClassVar[list[BindingType]] = [
         *bindings_of("options"),
         *bindings_of("list", "mark", "sort", "reverse"),
@@ -64,8 +65,6 @@ class OptionsScreen(PlannerScreen):
 
     _view: View = "strip"
     _infeasible = False
-    _sort = 0
-    _reversed = False
 
     def panes(self) -> ComposeResult:
         """Table on top; below it what the chosen view asks for."""
@@ -148,7 +147,7 @@ class OptionsScreen(PlannerScreen):
 
     def _note(self, estimate: EstimateResult) -> str:
         hidden = sum(not o.feasible for o in estimate.options)
-        sort = SORTS[self._sort][0]
+        sort = self.sorted_by
         words = [] if sort == "rank" else [f"by {sort}{', reversed' if self._reversed else ''}"]
         if hidden and not self._infeasible and len(self._order(estimate)) < len(estimate.options):
             words.append(f"{hidden} infeasible hidden, i shows why")
@@ -295,27 +294,13 @@ class OptionsScreen(PlannerScreen):
         self._infeasible = not self._infeasible
         self.repaint()
 
-    def do_mark(self) -> None:
-        """Mark the row."""
-        self.query_one(Table).toggle_mark()
-
-    def do_sort(self) -> None:
-        """Sort by the next quantity."""
-        self._sort = (self._sort + 1) % len(SORTS)
-        self.repaint()
-
-    def do_reverse(self) -> None:
-        """Reverse the order."""
-        self._reversed = not self._reversed
-        self.repaint()
-
     def do_compare(self) -> None:
         """Marked options side by side; with fewer than two, the pick against the cursor's."""
         estimate = self.session.shown
         if estimate is None:
             return
         table = self.query_one(Table)
-        wanted = [key for key in table.keys if key in table.marked]
+        wanted = self.marked_keys()
         if len(wanted) < 2:
             pick, here = estimate.recommendation.option_id, table.cursor_key
             wanted = [key for key in dict.fromkeys((pick, here)) if key]
@@ -327,11 +312,3 @@ class OptionsScreen(PlannerScreen):
         ranks = {option.id: option.rank for option in estimate.options}
         names = {f"{estimate.id}/{key}": f"option {ranks[key]}" for key in wanted}
         self.app.push_screen(CompareScreen(names))
-
-    def do_copy(self) -> None:
-        """Copy the estimate as JSON."""
-        estimate = self.session.shown
-        if estimate is not None:
-            from planner.wire.to_wire import estimate_document
-
-            self.planner.copy_document(estimate_document(estimate))

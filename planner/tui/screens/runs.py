@@ -13,13 +13,13 @@ from textual.containers import Container
 from textual.content import Content
 from textual.widgets import Input
 
-from planner.core.errors import PlannerError
 from planner.core.types import RunState
 from planner.services.api import RunSummary, RunView
 from planner.tui.actions import bindings_of
-from planner.tui.run_feed import RunFeed, over, resumable
-from planner.tui.screens.base import PlannerScreen
+from planner.tui.run_feed import over, resumable
+from planner.tui.screens.following import FollowingScreen
 from planner.tui.widgets import run_text
+from planner.tui.widgets.filter_field import FilterField
 from planner.tui.widgets.log_view import LogView
 from planner.tui.widgets.pane import Pane
 from planner.tui.widgets.table import Table
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from planner.tui.agreements import Extension
 
 
-class RunsScreen(PlannerScreen):
+class RunsScreen(FollowingScreen):
     """Follows the session's run, twice a second; its charts once a second."""
 
     TAB = "runs"
@@ -48,7 +48,6 @@ class RunsScreen(PlannerScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._feed = RunFeed()
         self._charts: list[Content] = []
         self._charts_for: tuple[int, str | None] = (0, None)
         self._beats = 0
@@ -61,45 +60,16 @@ class RunsScreen(PlannerScreen):
             yield Pane("money and time", id="money")
         yield Table(run_text.DECISION_COLUMNS, "guard", id="guard")
         yield LogView(id="log")
-        yield Input(id="filter", placeholder="show only lines with ...", classes="hidden")
+        yield FilterField("show only lines with ...", home="#log")
 
     # ---- following -------------------------------------------------------------------------
-
-    def arrive(self) -> None:
-        """Ask at once."""
-        self._feed.follow(self.session.run_id)
-        self._ask()
 
     def beat(self) -> None:
         """Ask again, while there is something that can change."""
         self._beats += 1
         view = self._feed.view
         if view is None or not over(view.summary.state) or self._beats % 10 == 0:
-            self._ask()
-
-    def _ask(self) -> None:
-        feed = self._feed
-        if feed.busy:
-            return
-        feed.busy = True
-        services = self.session.services
-        self.call(
-            partial(feed.ask, services),
-            partial(self._answered, feed),
-            partial(self._failed, feed),
-            group="run",
-        )
-
-    def _answered(self, feed: RunFeed, answer: RunFeed) -> None:
-        feed.busy = False
-        feed.take(answer)
-        if feed is self._feed and not self.typing:
-            self.session.run_id = self.session.run_id or feed.run_id
-            self.repaint()
-
-    def _failed(self, feed: RunFeed, error: PlannerError) -> None:
-        feed.busy, feed.asked, feed.error = False, True, error
-        self.repaint()
+            self.ask()
 
     def offers(self) -> tuple[tuple[str, str], ...]:
         """What can be done with a run in this state."""
@@ -191,25 +161,17 @@ class RunsScreen(PlannerScreen):
 
     def do_filter(self) -> None:
         """Open the filter."""
-        field = self.query_one("#filter", Input)
-        field.remove_class("hidden")
-        field.focus()
+        self.query_one(FilterField).open()
 
     @on(Input.Changed, "#filter")
     def _filtered(self, event: Input.Changed) -> None:
         self.query_one(LogView).set_filter(event.value)
 
-    @on(Input.Submitted, "#filter")
-    def _filter_done(self) -> None:
-        self.query_one("#filter").add_class("hidden")
-        self.query_one(LogView).focus()
-
     def do_back(self) -> None:
         """Close the filter and drop it; then the open log."""
-        field = self.query_one("#filter", Input)
-        if field.value or not field.has_class("hidden"):
-            field.value = ""
-            self._filter_done()
+        field = self.query_one(FilterField)
+        if field.in_use:
+            field.drop()
         elif self._log_open:
             self.do_log()
 
@@ -234,7 +196,7 @@ class RunsScreen(PlannerScreen):
 
         def done(_: None) -> None:
             self.notify(said)
-            self._ask()
+            self.ask()
 
         self.call(lambda: ask(run_id), done, group="command")
 
@@ -339,13 +301,6 @@ class RunsScreen(PlannerScreen):
             self.arrive()
 
         self.call(self.session.services.runs, go, group="runs")
-
-    def do_copy(self) -> None:
-        """Copy the run as JSON."""
-        if self._feed.view is not None:
-            from planner.wire.to_wire import run_document
-
-            self.planner.copy_document(run_document(self._feed.view))
 
 
 def _warning(view: RunView) -> str:

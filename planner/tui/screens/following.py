@@ -1,0 +1,59 @@
+"""A screen that follows the session's run: it asks, takes the answer, and never asks twice."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from planner.core.errors import PlannerError
+from planner.tui.run_feed import RunFeed
+from planner.tui.screens.base import PlannerScreen
+
+
+class FollowingScreen(PlannerScreen):
+    """What Runs and Decisions share: the feed of one run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._feed = RunFeed()
+
+    def arrive(self) -> None:
+        """Ask at once."""
+        self._feed.follow(self.session.run_id)
+        self.ask()
+
+    def beat(self) -> None:
+        """Ask again."""
+        self.ask()
+
+    def ask(self) -> None:
+        """Ask for the run, unless an answer is still awaited."""
+        feed = self._feed
+        if feed.busy:
+            return
+        feed.busy = True
+        self.call(
+            partial(feed.ask, self.session.services),
+            partial(self._answered, feed),
+            partial(self._failed, feed),
+            group="run",
+        )
+
+    def _answered(self, feed: RunFeed, answer: RunFeed) -> None:
+        feed.busy = False
+        feed.take(answer)
+        if feed is self._feed and not self.typing:
+            self.session.run_id = self.session.run_id or feed.run_id
+            self.repaint()
+
+    def _failed(self, feed: RunFeed, error: PlannerError) -> None:
+        feed.busy, feed.asked, feed.error = False, True, error
+        self.repaint()
+
+    def do_copy(self) -> None:
+        """Copy the run, its decisions included, as JSON."""
+        if self._feed.view is None:
+            self.notify("There is nothing to copy yet.")
+            return
+        from planner.wire.to_wire import run_document
+
+        self.planner.copy_document(run_document(self._feed.view))
