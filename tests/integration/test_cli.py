@@ -860,6 +860,17 @@ def test_compare_says_first_when_the_work_differs(planner: Planner) -> None:
     assert "+10.0 %" in lines[2]
 
 
+def test_compare_shortens_digests_in_its_table_only(
+    planner: Planner, services: FakeServices
+) -> None:
+    digests = f"sha256:{'a1' * 32}", f"sha256:{'b2' * 32}"
+    text = f"code or data: {' against '.join(digests)}"
+    services.differences = (text,)
+    first = planner("compare", "r-a", "r-b").out.splitlines()[0]
+    assert first == "! code or data: sha256:a1a1a1a1a1a1 against sha256:b2b2b2b2b2b2"
+    assert text in planner("compare", "r-a", "r-b", "--json").document["differences"]
+
+
 @pytest.mark.parametrize(
     ("gate", "code"),
     [

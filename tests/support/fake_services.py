@@ -137,6 +137,7 @@ class FakeServices:
             Check(id="gpu", state="warn", text="no GPU", fix="none needed"),
         )
         self.left: tuple[Leftover, ...] = ()
+        self.differences = ("B trains on other data",)
 
     def _called(self, name: str, about: Any = None) -> None:
         self.calls.append((name, about))
@@ -255,7 +256,7 @@ class FakeServices:
                 ComparisonRow(name="val_accuracy", values=(0.95, None), unit=""),
             ),
             same_work=False,
-            differences=("B trains on other data",),
+            differences=self.differences,
         )
 
     # ---- house

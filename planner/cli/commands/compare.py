@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated
 
@@ -63,7 +64,7 @@ def compare(
 
 def comparison_text(comparison: Comparison) -> str:
     """A comparison as a table; what differs in the work comes first."""
-    lines = [f"! {text}" for text in comparison.differences]
+    lines = [f"! {_short(text)}" for text in comparison.differences]
     if comparison.same_work:
         lines.append("same work")
     rows = [
@@ -79,11 +80,17 @@ def _value(value: float | str | None, unit: str) -> str:
     if value is None:
         return "-"
     if isinstance(value, str):
-        return value
+        return _short(value)
     shown = _SHOW.get(unit)
     return f"{value:.4g}" if shown is None else shown(value)
 
 
+def _short(text: str) -> str:
+    """The text with digests cut to what tells them apart; JSON has them whole."""
+    return _DIGEST.sub(r"\1", text)
+
+
+_DIGEST = re.compile(r"(\bsha256:[0-9a-f]{12})[0-9a-f]+")
 _SHOW: Mapping[str, Callable[[float], str]] = {
     "s": format_duration,
     "usd": format_money,
