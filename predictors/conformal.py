@@ -40,8 +40,9 @@ class Calibration:
     """What finished runs say about intervals.
 
     Attributes:
-        drift_sigma: Standard deviation of the logarithm of a run's time beyond what the model
-            knows to be unsure of.
+        drift_sigma: Standard deviation of log(time of a run / as predicted), apart from what the
+            model knows to be unsure of. Finished runs cannot tell these apart: all of their error
+            counts for drift, so that intervals are rather too wide than too narrow.
         radius: Conformal half-width on the log scale at 90 %; None until there are `ENOUGH` runs.
         n: Finished runs that count.
         coverage: Share of them inside the 90 % interval they were given; None without any.
@@ -56,6 +57,11 @@ class Calibration:
     def method(self) -> Literal["split", "analytic"]:
         """Name of the interval's method, as it is shown."""
         return "analytic" if self.radius is None else "split"
+
+    @property
+    def typical_sigma(self) -> float:
+        """What the width of a typical run's interval comes to as a standard deviation."""
+        return self.drift_sigma if self.radius is None else self.radius / _Z95
 
     def widen(self, quantiles: Array, *, unsteadiness: float = 0.0) -> Array:
         """Add drift to quantiles of a time that hold model uncertainty only.

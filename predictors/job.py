@@ -13,7 +13,7 @@ from planner.core.errors import EvidenceError
 from planner.core.prediction import Bottleneck, Prediction
 from planner.core.types import Knobs, ModelCard, ProbeResult, ResourceConfig, WorkLoad
 from predictors import features, run_time
-from predictors.conformal import Calibration, calibrate
+from predictors.conformal import PRIOR_DRIFT_SIGMA, Calibration, calibrate
 from predictors.memory import MemoryRegressor
 from predictors.run_time import RunParts
 from predictors.step_law import compute_per_sample_s
@@ -253,6 +253,9 @@ class ProbedJobPredictor:
             if self.residual_
             else sum(m.rows for m in self.machines_.values()),
             coverage=calibration.coverage,
+            n_runs=calibration.n,
+            drift_sigma=calibration.typical_sigma,
+            assumed_drift_sigma=PRIOR_DRIFT_SIGMA,
             time_mape=float(np.mean(time_errors)) if time_errors else None,
             memory_mape=float(np.mean(memory_errors)) if memory_errors else None,
         )

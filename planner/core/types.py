@@ -338,13 +338,22 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """How good the predictors have been. None where nothing was measured yet."""
+    """How good the predictors have been. None where nothing was measured yet.
+
+    Attributes:
+        n_runs: Finished runs that intervals were moved by.
+        drift_sigma: Standard deviation of log(time of a run / as predicted) that intervals allow
+            for because of them, and `assumed_drift_sigma` what they allow for before there are any.
+    """
 
     id: str
     n_train: int
     coverage: float | None = None
     time_mape: float | None = None
     memory_mape: float | None = None
+    n_runs: int = 0
+    drift_sigma: float | None = None
+    assumed_drift_sigma: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ from planner.services.estimating.estimatewarnings import (
     DEFAULT_BATCH,
     batch_warning,
     busy_warning,
+    drift_warning,
     option_warnings,
     probe_warnings,
     reuse_warning,
@@ -160,7 +161,8 @@ class Estimator:
                 history=study.others, finished=self._finished(), seed=request.seed
             ).fit(probes)
         except EvidenceError as error:
-            return self._result(study, request, evidence, work, _no_options(error, request), now)
+            nothing = _no_options(error, request, now)
+            return self._result(study, request, evidence, work, nothing)
         card = predictor.card()
         on_event("model.fitted", {"model": to_json(card)})
         loading = _loader_workers(study.job, probes)
@@ -173,8 +175,8 @@ class Estimator:
             )
         ]
         options, recommendation = build_options(candidates, work, request.goal, now)
-        conclusion = Conclusion(options=options, recommendation=recommendation, card=card)
-        return self._result(study, request, evidence, work, conclusion, now)
+        conclusion = Conclusion(at=now, options=options, recommendation=recommendation, card=card)
+        return self._result(study, request, evidence, work, conclusion)
 
     def _result(
         self,
@@ -183,8 +185,8 @@ class Estimator:
         evidence: Evidence,
         work: WorkLoad,
         conclusion: Conclusion,
-        now: datetime,
     ) -> EstimateResult:
+        now = conclusion.at
         text = f"{study.fingerprint} {now.isoformat()} {request}"
         digest = base64.b32encode(hashlib.sha256(text.encode()).digest()).decode().lower()
         warnings = (
@@ -196,6 +198,7 @@ class Estimator:
             *busy_warning(evidence.probes),
             *work_warnings(study.job, work),
             *option_warnings(conclusion.options),
+            *drift_warning(conclusion.card),
             *conclusion.warnings,
         )
         return EstimateResult(
@@ -271,17 +274,19 @@ class Estimator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conclusion:
-    """What follows from the evidence."""
+    """What follows from the evidence; what is left of a deadline is counted from `at`."""
 
+    at: datetime
     options: tuple[Option, ...]
     recommendation: Recommendation
     card: ModelCard
     warnings: tuple[Warning_, ...] = ()
 
 
-def _no_options(error: EvidenceError, request: EstimateRequest) -> Conclusion:
+def _no_options(error: EvidenceError, request: EstimateRequest, now: datetime) -> Conclusion:
     text = f"No option can be offered: {error.text}."
     return Conclusion(
+        at=now,
         options=(),
         recommendation=Recommendation(option_id=None, rule=RULES[request.goal.prefer], text=text),
         card=_NO_MODEL,

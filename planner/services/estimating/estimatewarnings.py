@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from planner.core.types import JobSpec, Option, ProbeResult, Warning_, WorkLoad
+from planner.core.types import JobSpec, ModelCard, Option, ProbeResult, Warning_, WorkLoad
 from planner.core.units import format_duration
 
 DEFAULT_BATCH = 64
 """Global batch of a job that neither says its own nor has it told by the script."""
+_WIDENED = 1.2
+"""Less of a widening is not worth a word."""
 _BUSY_CORES = 0.2
 """Less than this is what any machine does besides."""
 
@@ -58,8 +60,26 @@ def reuse_warning(reused: Sequence[ProbeResult], now: datetime) -> tuple[Warning
         return ()
     age_s = max(0.0, (now - min(p.measured_at for p in reused)).total_seconds())
     count = "1 probe is" if len(reused) == 1 else f"{len(reused)} probes are"
-    text = f"{count} reused; the oldest was made {format_duration(age_s)} ago."
+    text = (
+        f"{count} reused; the oldest was made {format_duration(age_s)} ago. Intervals allow for "
+        "the same drift of the machine whatever the age."
+    )
     return (Warning_(code="probe.reused", text=text, hint="--fresh measures again"),)
+
+
+def drift_warning(card: ModelCard) -> tuple[Warning_, ...]:
+    """Intervals are wider than the probes alone make them, because of how finished runs went."""
+    used, assumed = card.drift_sigma, card.assumed_drift_sigma
+    if not card.n_runs or used is None or assumed is None or used < _WIDENED * assumed:
+        return ()
+    runs = "1 finished run" if card.n_runs == 1 else f"{card.n_runs} finished runs"
+    text = (
+        f"Intervals are wider because of {runs}: they allow for {100 * used:.0f} % (standard "
+        f"deviation) between a run and its prediction, where {100 * assumed:.0f} % is assumed at "
+        "first."
+    )
+    hint = "planner compare RUN RUN shows how runs differed; every job's runs count."
+    return (Warning_(code="model.intervals_widened", text=text, hint=hint),)
 
 
 def probe_warnings(probes: Sequence[ProbeResult]) -> tuple[Warning_, ...]:
