@@ -907,6 +907,20 @@ def test_schema_prints_a_valid_schema(planner: Planner, name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(planner("schema", name).document)
 
 
+def test_schema_without_a_name_lists_them(planner: Planner) -> None:
+    listed = planner("schema").out.split()
+    assert {"estimate", "run", "job", "config"} <= set(listed)
+    for name in listed:
+        assert planner("schema", name).code == 0
+
+
+def test_config_without_a_command_lists_them(planner: Planner) -> None:
+    result = planner("config")
+    assert result.code == 0
+    assert result.err == ""
+    assert all(name in result.out for name in ("path", "show", "validate"))
+
+
 def test_init_writes_a_job_file_that_estimate_takes(planner: Planner, tmp_path: Path) -> None:
     assert planner("init", "--", "python", "train.py", "--epochs", "3").out == "planner.toml\n"
     assert planner("config", "validate", "planner.toml").out.endswith("planner.toml: ok\n")

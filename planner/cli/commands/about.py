@@ -17,7 +17,12 @@ def version() -> None:
 
 
 def schema(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A document: estimate, run, job...")],
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="A document: estimate, run, job...; without it all are listed."
+        ),
+    ] = None,
 ) -> None:
     """Print a JSON Schema.
 
@@ -25,6 +30,9 @@ def schema(
     """
     from planner.cli.schemas import names, schema_of
 
+    if name is None:
+        render.text("\n".join(names()))
+        return
     if name not in names():
         raise UsageError(f'there is no schema "{name}"', hint=f"one of: {', '.join(names())}")
     render.document(schema_of(name))
@@ -32,5 +40,7 @@ def schema(
 
 APPS = {
     "version": command.single(version),
-    "schema": command.single(schema, "planner schema estimate > estimate.v1.json"),
+    "schema": command.single(
+        schema, "planner schema", "planner schema estimate > estimate.v1.json"
+    ),
 }

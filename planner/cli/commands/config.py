@@ -10,12 +10,14 @@ import typer
 from planner.cli import command, invocation, render
 from planner.cli.tables import table
 
-_app = command.make_app(no_args_is_help=True)
+_app = command.make_app()
 
 
-@_app.callback()
-def config() -> None:
+@_app.callback(invoke_without_command=True)
+def config(context: typer.Context) -> None:
     """Show settings and where they come from."""
+    if context.invoked_subcommand is None:
+        render.text(context.get_help())
 
 
 @_app.command()
