@@ -28,8 +28,9 @@ LEVEL = 0.9
 PRIOR_DRIFT_SIGMA = 0.08
 """Prior standard deviation of log(time of a run / the same run at the probes' speed)."""
 _UNSTEADY_SHARE, _MOST_UNSTEADY = 0.6, 0.25
-"""A machine whose steps differ from one to the next also differs from one minute to the next: so
-much of the one is taken for the other, up to a limit. Both are guesses until runs finished."""
+"""A machine whose steps differ from one to the next, or that others use as well, also differs from
+one minute to the next: so much of the one is taken for the other, up to a limit. Both are guesses
+until runs finished."""
 _PRIOR_RUNS = 6.0
 _LARGEST_SCORE = 0.5
 _Z95 = 1.6448536269514722
@@ -68,7 +69,8 @@ class Calibration:
 
         Args:
             quantiles: s, shape (n, len(LEVELS)), positive.
-            unsteadiness: Of the steps within a probe (`features.unsteadiness`).
+            unsteadiness: Of the machine while it was probed: `features.unsteadiness` of the
+                steps, or `features.crowding` where that is larger.
         """
         middle = np.maximum(quantiles[:, I50 : I50 + 1], 1e-9)
         known = np.abs(np.log(np.maximum(quantiles, 1e-9) / middle))

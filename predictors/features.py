@@ -188,6 +188,16 @@ def unsteadiness(probe: ProbeResult) -> float:
     return float(1.4826 * np.median(np.abs(logs - np.median(logs))))
 
 
+def crowding(probe: ProbeResult) -> float:
+    """How far others' work may have slowed a probe: log((its cores + what they took) / its cores).
+
+    Steady company leaves no trace in the differences between steps, and may be gone, or have
+    doubled, when the job runs.
+    """
+    own = max(probe.resources.nodes * probe.resources.vcpus_per_node, 1)
+    return float(np.log1p((probe.other_cores or 0.0) / own))
+
+
 def machine_key(resources: ResourceConfig) -> str:
     """What step times compare by: the GPU type, or for CPUs the place they belong to.
 

@@ -99,7 +99,9 @@ class ProbedJobPredictor:
             parts=run_time.parts_of(good),
             probed=frozenset(_shape(p.resources, p.knobs) for p in good),
             rows=len(good),
-            unsteadiness=float(np.median([features.unsteadiness(p) for p in good])),
+            unsteadiness=float(
+                np.median([max(features.unsteadiness(p), features.crowding(p)) for p in good])
+            ),
         )
 
     def _fit_memory(self, probes: Sequence[ProbeResult]) -> MemoryRegressor | None:

@@ -183,6 +183,17 @@ def test_real_runs_fall_into_their_interval_as_often_as_it_says(asked) -> None:
     assert np.median(half_widths) < 0.25
 
 
+def test_steady_company_during_the_probes_widens_the_interval() -> None:
+    asked = [configuration(1, 64)]
+    alone, crowded, more = (
+        fitted(other_cores=cores).predict(asked, WORK)[0].run_s for cores in (0.0, 0.2, 5.0)
+    )
+    assert alone.p50 == pytest.approx(crowded.p50)
+    widths = [run.p95 / run.p05 for run in (alone, crowded, more)]
+    assert widths[0] < 0.97 * widths[1] < 0.97 * widths[2]
+    assert fitted(other_cores=None).predict(asked, WORK)[0].run_s == alone
+
+
 def test_without_finished_runs_drift_is_the_prior() -> None:
     empty = calibrate([])
     assert empty.drift_sigma == PRIOR_DRIFT_SIGMA

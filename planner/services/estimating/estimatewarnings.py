@@ -111,7 +111,7 @@ def busy_warning(probes: Sequence[ProbeResult]) -> tuple[Warning_, ...]:
         return ()
     text = (
         f"Other programs took up to {taken:.1f} cores from the probes: times are longer for it, "
-        "and will differ when the machine is quiet."
+        "and will differ when the machine is quiet. Intervals are wider for that, by a guess."
     )
     hint = "Estimate again with --fresh on a quiet machine."
     return (Warning_(code="machine.busy", text=text, hint=hint),)
