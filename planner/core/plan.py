@@ -19,7 +19,6 @@ class Plan:
     Attributes:
         max_usd_per_h: The highest price per hour the user accepted.
         budget_microusd: Hard cap on the whole run; None when there is none.
-        fallbacks: Options to try next when the chosen one cannot be had, best first.
     """
 
     run_id: str
@@ -34,7 +33,6 @@ class Plan:
     budget_microusd: int | None
     controller: ControllerMode = "guarded"
     retries: int = 2
-    fallbacks: tuple[Option, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,6 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from math import floor, isfinite, log10
 from pathlib import Path
@@ -96,7 +95,7 @@ def _run(
     plan = load(Plan, state.run(run_id).plan)
     log = _follow(services, run_id, plan, clock, say)
     return RecordedRun(
-        plan=replace(plan, fallbacks=()),
+        plan=plan,
         events=_thinned(services.events(run_id)),
         log=tuple(log),
         report=services.report(run_id),

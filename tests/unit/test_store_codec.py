@@ -93,7 +93,6 @@ plans = st.builds(
     work=st.builds(WorkLoad),
     goal=goals,
     created_at=times,
-    fallbacks=st.lists(options, max_size=1).map(tuple),
 )
 estimates = st.builds(
     EstimateResult,
