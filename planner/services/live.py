@@ -144,6 +144,7 @@ class LiveServices:
         Raises:
             UsageError: It has ended for good, or runs.
             BudgetStopError: Its cap leaves no room to go on.
+            StoreError: The state directory cannot be written.
         """
         from planner.services.runs.launch import start_supervisor
 
@@ -153,6 +154,7 @@ class LiveServices:
         if self._shelf.alive(run_id):
             raise _refused(run_id, "is running already", f"planner attach {run_id}")
         self._require_room(run_id)
+        self._state.require_writable()
         if dry_run:
             return
         commands.discard(run.commands, "pause", "cancel", "checkpoint")
@@ -187,6 +189,7 @@ class LiveServices:
 
         Raises:
             UsageError: The run has no such limit, has ended for good, or a value is not positive.
+            StoreError: The state directory cannot be written.
         """
         record = self._shelf.record(run_id)
         if record.state in _GONE:
@@ -199,6 +202,7 @@ class LiveServices:
             raise _refused(run_id, "has no deadline", "only a limit that is there can be raised")
         if budget_usd is not None and record.budget_microusd is None:
             raise _refused(run_id, "has no cap", "only a limit that is there can be raised")
+        self._state.require_writable()
         if dry_run:
             return
         if self._shelf.alive(run_id):

@@ -189,6 +189,26 @@ def test_runs_are_read_from_a_read_only_state_directory(shop, read_only, harm):
     assert shop.services.compare(["r-0001", "r-0002"]).rows
 
 
+@pytest.mark.parametrize(
+    ("call", "values"),
+    [
+        ("resume", {}),
+        ("resume", {"dry_run": True}),
+        ("extend", {"budget_usd": 1.0}),
+        ("extend", {"budget_usd": 1.0, "dry_run": True}),
+        ("cancel", {}),
+    ],
+)
+def test_what_changes_a_run_says_that_its_directory_is_read_only(shop, read_only, call, values):
+    case = shop.case("r-0001", goal=Goal(budget_usd=1.0))
+    shop.clock.at(50, lambda: case.send("pause"))
+    case.go()
+    read_only()
+    with pytest.raises(StoreError, match="Read-only file system"):
+        getattr(shop.services, call)("r-0001", **values)
+    assert shop.services.view("r-0001").summary.state is RunState.PAUSED
+
+
 def test_a_run_that_is_gone_leaves_the_list(shop):
     shop.done("r-0001")
     shop.done("r-0002")

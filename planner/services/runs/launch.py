@@ -24,7 +24,7 @@ from planner.services.runs.pricepin import check_price, place_of, quote
 from planner.services.runs.report import option_text
 from planner.services.runs.runlock import held, supervisor_pid
 from planner.store.codec import datetime_text
-from planner.store.files import save
+from planner.store.files import save, store_error
 from planner.store.journal import Journal, read_events
 from planner.store.layout import RunDir, StateDir, check_id
 from planner.store.record import RunRecord
@@ -174,12 +174,17 @@ def start_supervisor(state: StateDir, run: RunDir) -> None:
 
     Raises:
         RunnerError: It ended or did not get that far; the text has its last words.
+        StoreError: The run's folder cannot be written.
     """
     before_bytes = run.journal.stat().st_size
     root = Path(planner.__file__).parents[1]
     command = [sys.executable, "-m", "planner.services.supervisor.process"]
     command += ["--state-dir", str(state.path.absolute()), "--run", run.run_id]
-    with open(run.supervisor_log, "ab") as log:
+    try:
+        log = open(run.supervisor_log, "ab")  # noqa: SIM115
+    except OSError as error:
+        raise store_error(error, "write", run.supervisor_log) from error
+    with log:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
