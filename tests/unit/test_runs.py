@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import subprocess
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -16,6 +18,7 @@ from planner.core.types import Goal, RunState
 from planner.services.live import LiveServices
 from planner.services.runs import shelf as runs_module
 from planner.services.runs.crowding import crowding
+from planner.services.runs.outputtimes import OutputNotes
 from planner.services.runs.runview import run_view
 from planner.services.runs.shelf import finished_runs
 from planner.store.files import save
@@ -341,6 +344,21 @@ def test_a_long_log_comes_in_pages_and_in_order(shop, monkeypatch):
     assert len(pages) > 4
     texts = [line.text for lines in pages for line in lines]
     assert "".join(texts) == "".join(line.text for line in whole)
+
+
+def test_notes_of_a_job_that_prints_for_weeks_stay_few_and_close_enough(tmp_path):
+    folder, at = StateDir(tmp_path).run("r-0001").attempt(1), START
+    folder.path.mkdir(parents=True)
+    notes = OutputNotes(folder, 1)
+    for look in range(100_000):
+        os.truncate(folder.out(0), look + 1) if look else folder.out(0).write_bytes(b"x")
+        notes.take(at)
+        at += timedelta(seconds=20)
+    said = [json.loads(line) for line in folder.output_times.read_text().splitlines()]
+    assert 20_000 < len(said) < 50_000
+    gaps_s = [after["t"] - before["t"] for before, after in pairwise(said)]
+    assert max(gaps_s) <= 1.01e-4 * (at - START).total_seconds() + 20
+    assert gaps_s[:100] == [20] * 100
 
 
 def test_logs_without_the_notes_of_their_times_are_shown_all_the_same(shop):

@@ -17,6 +17,10 @@ from typing import Any
 from planner.store.files import json_line
 from planner.store.layout import AttemptDir
 
+_DETAIL = 1e-4
+"""Between two notes, as a part of the attempt's age: 9 s after a day, so that notes stay few."""
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
 
 def output_files(folder: AttemptDir, workers: int) -> Iterator[tuple[int, Path]]:
     """What the workers print to, each with its rank."""
@@ -37,9 +41,19 @@ class OutputNotes:
         self._folder = folder
         self._workers = workers
         self._sizes: dict[str, int] | None = None
+        self._first: datetime | None = None
+        self._due = _LONG_AGO
 
-    def take(self, now: datetime) -> None:
-        """Note what has grown since the last call. The first makes the file in any case."""
+    def take(self, now: datetime, *, last: bool = False) -> None:
+        """Note what has grown since the last note. The first call makes the file in any case.
+
+        Args:
+            now: When this is.
+            last: Nothing grows after this: it is noted however soon after the note before.
+        """
+        self._first = self._first or now
+        if now < self._due and not last:
+            return
         before = self._sizes or {}
         grown: dict[str, int] = {}
         for _, path in output_files(self._folder, self._workers):
@@ -50,6 +64,7 @@ class OutputNotes:
         if not grown and self._sizes is not None:
             return
         self._sizes = before | grown
+        self._due = now + _DETAIL * (now - self._first)
         # A log without times can be borne; a disk that is full is told of elsewhere.
         with suppress(OSError), open(self._folder.output_times, "ab") as file:
             if grown:

@@ -67,9 +67,9 @@ class Attempt:
         paths = [path for _, path in output_files(self.folder, self.workers)]
         return sum(path.stat().st_size for path in paths if path.exists())
 
-    def note_output(self, now: datetime) -> None:
-        """Write down how much the workers have printed by now."""
-        self._notes.take(now)
+    def note_output(self, now: datetime, *, last: bool = False) -> None:
+        """Write down how much the workers have printed by now; `last` after they have left."""
+        self._notes.take(now, last=last)
 
     def explain(self, status: Status, first: Sequence[int]) -> tuple[str, tuple[str, ...]]:
         """Why it failed in one line, and the last lines that the worker to blame printed.

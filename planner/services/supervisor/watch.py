@@ -100,7 +100,7 @@ class Watch:
                 if self._unreachable():
                     return self._lost(error.text)
             self._clock.sleep(self._settings.poll_s)
-        self._read()
+        self._read(last=True)
         self._journal_progress()
         failed = [] if self._killed_rest else failed_workers(status)
         return judge(
@@ -288,9 +288,9 @@ class Watch:
 
     # ---- what the job says
 
-    def _read(self) -> None:
+    def _read(self, *, last: bool = False) -> None:
         # First, so that what was printed before an event stands before it in the log.
-        self._attempt.note_output(self._clock.now())
+        self._attempt.note_output(self._clock.now(), last=last)
         garbage = self._attempt.garbage
         for rank, event in self._attempt.events():
             kind = event.get("type")
