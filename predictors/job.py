@@ -231,6 +231,8 @@ class ProbedJobPredictor:
 
     def card(self) -> ModelCard:
         """What it was fitted on, and its error on probes left out one by one."""
+        # Trees that had seen the row which is left out would make the error look small.
+        unseen = learn_residual(self.others_, seed=self.seed) if self.residual_ else None
         time_errors: list[float] = []
         memory_errors: list[float] = []
         for key in self.machines_:
@@ -238,7 +240,7 @@ class ProbedJobPredictor:
             good = [p for p in here if features.is_measured(p)]
             rows = [p for p, _, failed in _memory_rows(here) if not failed]
             if len({_shape(p.resources, p.knobs) for p in good}) > 1:
-                fresh = StepTimeRegressor(residual=self.residual_, random_state=self.seed)
+                fresh = StepTimeRegressor(residual=unseen, random_state=self.seed)
                 columns, y, weight = _step_rows(good, fresh.trial_sigma)
                 guess = fresh.leave_one_out(columns, y, weight)
                 time_errors += list(np.abs(guess / y - 1))

@@ -13,7 +13,10 @@ import pytest
 from planner.core.distribution import Distribution
 from planner.core.errors import EvidenceError
 from planner.core.types import ProbeResult
+from predictors.features import mean_step_s, probe_table, step_weight
 from predictors.registry import job_predictor
+from predictors.step_time import StepTimeRegressor
+from predictors.transfer import learn_residual
 from tests.support.syntheticjobs import GIB, NOON, WORK, SyntheticJob, configuration
 
 QUIET = SyntheticJob(drift=0.0)
@@ -228,22 +231,20 @@ def test_nothing_asked_nothing_answered() -> None:
     assert job_predictor().fit(probes(*USUAL)).predict([], WORK) == []
 
 
+def flawed(fingerprint: str, seed: int) -> list[ProbeResult]:
+    """Probes of a job that is slower at small micro-batches than the law can say."""
+    rng = np.random.default_rng(seed)
+    job = replace(QUIET, per_sample_s=float(rng.uniform(0.005, 0.03)), contention=0.1)
+    rows = [job.probe(rng, w, m, fingerprint=fingerprint) for w in (1, 2) for m in (2, 8, 16, 32)]
+    return [
+        replace(p, step_time_s=tuple(1.6 * t for t in p.step_time_s))
+        if p.knobs.micro_batch * p.resources.workers == 64
+        else p
+        for p in rows
+    ]
+
+
 def test_a_shared_flaw_of_the_law_is_learned_from_enough_jobs() -> None:
-    """Other jobs, and this one, are slower at small micro-batches than the law can say."""
-
-    def flawed(fingerprint: str, seed: int) -> list[ProbeResult]:
-        rng = np.random.default_rng(seed)
-        job = replace(QUIET, per_sample_s=float(rng.uniform(0.005, 0.03)), contention=0.1)
-        rows = [
-            job.probe(rng, w, m, fingerprint=fingerprint) for w in (1, 2) for m in (2, 8, 16, 32)
-        ]
-        return [
-            replace(p, step_time_s=tuple(1.6 * t for t in p.step_time_s))
-            if p.knobs.micro_batch * p.resources.workers == 64
-            else p
-            for p in rows
-        ]
-
     history = [p for i in range(8) for p in flawed(f"f-{i}", i)]
     own = flawed("f-synthetic", 99)
     seen = [p for p in own if not (p.resources.workers == 2 and p.knobs.micro_batch == 32)]
@@ -256,6 +257,22 @@ def test_a_shared_flaw_of_the_law_is_learned_from_enough_jobs() -> None:
         abs(np.log(m.predict(asked, WORK)[0].step_time_s.p50 / true)) for m in (learned, alone)
     ]
     assert error[0] < error[1]
+
+
+def test_the_error_on_the_card_owes_nothing_to_trees_that_saw_the_job() -> None:
+    history = [p for i in range(8) for p in flawed(f"f-{i}", i)]
+    own = flawed("f-synthetic", 99)
+    columns, y = probe_table(own), np.asarray([mean_step_s(p) for p in own])
+    weight = [step_weight(p, StepTimeRegressor().trial_sigma) for p in own]
+    unseen, seen = (
+        float(np.mean(np.abs(fresh.leave_one_out(columns, y, weight) / y - 1)))
+        for fresh in (
+            StepTimeRegressor(residual=learn_residual(rows, seed=0))
+            for rows in (history, [*history, *own])
+        )
+    )
+    assert unseen != pytest.approx(seen, rel=1e-3)
+    assert job_predictor(history).fit(own).card().time_mape == pytest.approx(unseen, rel=1e-9)
 
 
 def test_an_estimate_of_cached_probes_imports_nothing_heavy() -> None:
