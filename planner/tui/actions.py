@@ -58,7 +58,7 @@ _ALL: tuple[Action, ...] = (
     _action("job.probe", "enter", "Probe", "Run the probes", changes=True),
     _action("job.estimate", "e", "Estimate now", "Estimate without probes"),
     _action("job.save", "ctrl+s", "Save", "Save the job file", changes=True),
-    _action("job.edit", "ctrl+e", "Edit", "Open it in $EDITOR", changes=True),
+    _action("job.edit", "ctrl+e", "Edit", "Job file in $EDITOR", changes=True),
     _action("job.checks", "d", "Check again", "Check again"),
     _action("probes.options", "enter", "Options", "Go on to the options"),
     _action("probes.skip", "s", "Skip probe", "Skip the running probe", changes=True),

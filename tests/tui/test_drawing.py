@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -16,7 +16,7 @@ from support.tui import NARROW, WIDE, Stage, press, to_run
 
 from planner.core.distribution import Distribution
 from planner.core.types import Goal, RunState
-from planner.services.api import RunSummary
+from planner.services.api import Check, RunSummary
 from planner.tui.ascii import to_ascii
 from planner.tui.screens.history import COLUMNS, run_cells
 from planner.tui.text import (
@@ -30,6 +30,8 @@ from planner.tui.text import (
 )
 from planner.tui.widgets.bars import SPARK_LEVELS, Scale, interval, progress, resample, spark
 from planner.tui.widgets.front_chart import front_lines, strip_lines
+from planner.tui.widgets.job_text import check_lines
+from planner.tui.widgets.option_text import columns as option_columns
 from planner.tui.widgets.table import LEAST_REST, fit_columns
 
 
@@ -158,6 +160,35 @@ async def test_history_cuts_no_word_of_a_run(size: tuple[int, int]) -> None:
     assert ("resnet50-imagefolder" in table) == (size == WIDE)
     assert ("[4h28m-1d08h]" in table) == (size == WIDE)
     assert "…" not in table or size == NARROW
+
+
+LONG_CHECKS = tuple(
+    Check(id=f"c{n}", state="ok", text=f"check {n} " + "with many words " * 4) for n in range(6)
+)
+SHORT_CHECKS = tuple(Check(id=f"c{n}", state="ok", text=f"check {n}") for n in range(6))
+
+
+def test_checks_are_wrapped_where_there_is_room_and_counted_where_there_is_none() -> None:
+    words = " ".join(line.plain.strip() for line in check_lines(LONG_CHECKS, 40, 20))
+    assert words.count("with many words with many words") >= 6
+    assert [line.plain for line in check_lines(LONG_CHECKS, 76, 3)][1:] == [
+        "ok   check 1 " + ("with many words " * 4).strip(),
+        "… 4 more: planner doctor lists all of them",
+    ]
+    two = [line.plain.split() for line in check_lines(SHORT_CHECKS, 76, 3)]
+    assert two[0] == ["ok", "check", "0", "ok", "check", "3"]
+    bad = Check(id="bad", state="fail", text="it is broken", fix="mend it")
+    assert "mend it" in check_lines((*LONG_CHECKS, bad), 76, 3)[0].plain
+
+
+def test_the_chance_of_a_deadline_is_headed_by_when_it_ends() -> None:
+    def heading(goal: Goal) -> str:
+        return next(c.label for c in option_columns(goal) if c.key == "p_time")
+
+    at = datetime(2026, 1, 5, 7, 18, tzinfo=UTC)
+    assert heading(Goal(deadline_s=526.0, deadline_at=at)) == "P(≤07:18)"
+    assert heading(Goal(deadline_s=600.0)) == "P(≤10m)"
+    assert heading(Goal(deadline_s=3 * 86400.0, deadline_at=at)) == "P(≤3d)"
 
 
 @pytest.mark.asyncio

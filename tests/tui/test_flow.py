@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.fake_services import FakeServices, view
-from support.tui import RUN_TAKES_S, WIDE, Stage, press, settle, to_options, to_run
+from support.tui import NARROW, RUN_TAKES_S, WIDE, Stage, press, settle, to_options, to_run
 
 from planner.core.types import EstimateResult, RunState
 
@@ -74,6 +74,22 @@ async def test_the_cursor_explains_why_an_option_was_not_picked(stage: Stage) ->
         text = stage.screen_text()
         assert "why not" in text
         assert "52s faster and $0.0061 dearer than option 1" in text
+
+
+@pytest.mark.parametrize("size", [NARROW, WIDE])
+async def test_why_opens_in_full_height_and_closes_again(
+    stage: Stage, size: tuple[int, int]
+) -> None:
+    async with stage.running(size) as pilot:
+        await to_options(pilot)
+        before = stage.screen_text()
+        assert "more lines" in before
+        await press(pilot, "w")
+        text = stage.screen_text()
+        assert "more lines" not in text
+        assert "why 1" in text
+        await press(pilot, "w")
+        assert stage.screen_text() == before
 
 
 async def test_infeasible_options_are_hidden_until_asked_for(stage: Stage) -> None:
@@ -320,6 +336,34 @@ async def test_a_comparison_of_runs_opens_in_full_height_and_shows_all_of_it(
         await press(pilot, "j")
         table = stage.app.screen.query_one("#history")
         assert stage.app.screen.focused is table
+
+
+async def test_comparing_at_the_last_row_takes_the_one_above(stage: Stage) -> None:
+    async with stage.running() as pilot:
+        await press(pilot, "6", "end", "c")
+        text = stage.screen_text()
+        assert "A r-6c1a" in text
+        assert "B r-7f3k" in text
+
+
+async def test_a_footer_offers_only_what_does_something() -> None:
+    services = FakeServices()
+    services.summaries = ()
+    stage = Stage(services)
+    async with stage.running() as pilot:
+        await press(pilot, "6")
+        footer = stage.screen_text().splitlines()[-1]
+        assert "Compare" not in footer
+        assert "1 Job" in footer
+    services.views = [view(RunState.PAUSED)]
+    services.summaries = (view(RunState.PAUSED).summary,)
+    stage = Stage(services)
+    async with stage.running() as pilot:
+        await press(pilot, "4")
+        footer = stage.screen_text().splitlines()[-1]
+        assert "p Resume" in footer
+        assert "s Stop" in footer
+        assert "Checkpoint" not in footer
 
 
 async def test_history_filters_sorts_and_shows_calibration(stage: Stage) -> None:

@@ -10,9 +10,11 @@ from support.fake_services import view
 from support.planning import NOW
 
 from planner.core.distribution import Distribution
+from planner.core.plan import Decision
 from planner.core.types import Goal, RunState
-from planner.services.api import RunView
-from planner.tui.widgets.run_text import money_lines
+from planner.services.api import RunView, Series
+from planner.tui.screens.decisions import observed, outcome_lines
+from planner.tui.widgets.run_text import checkpoint_line, money_lines, progress_lines
 
 GOAL = Goal(deadline_s=600.0, deadline_at=NOW + timedelta(seconds=600), budget_usd=1.0)
 
@@ -39,7 +41,7 @@ def test_a_run_that_does_not_get_on_shows_no_chances(state: RunState) -> None:
 
 def test_a_paused_run_says_that_its_deadline_goes_on() -> None:
     text = said(view(RunState.PAUSED))
-    assert "a pause does not stop it" in text
+    assert "goes on meanwhile" in text
     assert "p resumes it" in text
 
 
@@ -63,5 +65,40 @@ def test_the_end_of_a_run_that_may_be_over_at_once_is_told_by_its_latest_time() 
 
 def test_a_run_without_its_supervisor_says_so() -> None:
     text = said(view(supervisor_alive=False, eta_s=None))
-    assert "nobody looks after this run" in text
+    assert "nobody looks after it" in text
     assert "p resumes it" in text
+
+
+def test_a_run_that_is_over_shows_the_mean_of_its_speed() -> None:
+    seen = {"samples_per_s": Series(at_s=(1.0, 2.0), values=(100.0, 300.0))}
+    over = view(RunState.DONE, samples_per_s=None, series=seen)
+    assert "200 mean" in "\n".join(line.plain for line in progress_lines(over, 60))
+
+
+def test_a_run_that_ended_without_checkpoint_does_not_wait_for_one() -> None:
+    ended = checkpoint_line(view(RunState.CANCELLED, last_checkpoint_at=None)).plain
+    assert ended.endswith("no checkpoint")
+    assert checkpoint_line(view(last_checkpoint_at=None)).plain.endswith("no checkpoint yet")
+
+
+@pytest.mark.parametrize("state", [RunState.RUNNING, RunState.PAUSED])
+@pytest.mark.parametrize("eta", [None, Distribution.lognormal(300, 0.2)])
+def test_money_and_time_fit_into_a_pane_of_35_cells(
+    state: RunState, eta: Distribution | None
+) -> None:
+    shown = view(state, eta_s=eta, cost_at_end_usd=None if eta is None else eta, attempts=2)
+    shown = replace(shown, plan=replace(shown.plan, goal=GOAL), p_deadline=0.97, p_budget=0.98)
+    assert all(line.cell_length <= 35 for line in money_lines(shown, 35, 9))
+
+
+def test_what_was_seen_is_told_in_its_unit() -> None:
+    assert observed("usd_per_h", 0.05) == ("price", "$0.05/h")
+    assert observed("spent_usd", 0.0231) == ("spent", "$0.0231")
+    assert observed("loader_wait_fraction", 0.31) == ("loader wait", "31 %")
+
+
+def test_of_what_a_person_asked_for_nothing_is_expected() -> None:
+    asked = Decision(id="d1", at=NOW, action="extend", why="asked for", mode="manual")
+    text = "\n".join(line.plain for line in outcome_lines(asked, 60))
+    assert "asked for" in text
+    assert "nothing was promised" not in text

@@ -15,10 +15,15 @@ from planner.core.units import format_bytes, format_duration, format_money
 from planner.services.api import RunView
 from planner.tui.actions import bindings_of
 from planner.tui.screens.following import FollowingScreen
-from planner.tui.text import count, fit, pair, percent, row, time_of_day, wrap
+from planner.tui.text import count, fit, pair, percent, rate, row, time_of_day, wrap
 from planner.tui.widgets import run_text
 from planner.tui.widgets.pane import Pane
 from planner.tui.widgets.table import LetterTable, Table
+
+ASKED_FOR = ("manual", "you", "recorded")
+"""Modes of what a person asked for: the guard did not choose it, and promised nothing."""
+_ASKED = "It was asked for: the guard had nothing to choose."
+_RULE = "There was no choice: this is a rule."
 
 
 class DecisionsScreen(FollowingScreen):
@@ -106,7 +111,7 @@ class DecisionsScreen(FollowingScreen):
         if others:
             could.show(others)
         else:
-            could.say("empty", "There was no choice: this is a rule.")
+            could.say("empty", _ASKED if decision.mode in ASKED_FOR else _RULE)
         came.draw(lambda width, _: outcome_lines(decision, width))
 
     # ---- actions ---------------------------------------------------------------------------
@@ -133,13 +138,15 @@ def observed(name: str, value: float | str | None) -> tuple[str, str]:
         return name.replace("_", " "), "-"
     if isinstance(value, str):
         return name.replace("_", " "), value
+    if name == "usd_per_h":
+        return "price", rate(value)
     if name == "p_deadline":
         return "P(on time)", f"{value:.2f}"
     if name == "p_budget":
         return "P(under cap)", f"{value:.2f}"
     forms = (
         ("_microusd", lambda v: format_money(v / 1e6)),
-        ("_usd_per_h", lambda v: f"{format_money(v)}/h"),
+        ("_usd_per_h", rate),
         ("_usd", format_money),
         ("_bytes", format_bytes),
         ("_fraction", percent),
@@ -165,6 +172,8 @@ def outcome_lines(decision: Decision, width: int) -> Iterable[Content]:
     yield row((decision.action, "bold"), (f"   {decision.mode}", "$soft"))
     for index, line in enumerate(wrap(decision.why, width - 11)):
         yield pair("because" if index == 0 else "", line)
+    if decision.mode in ASKED_FOR:
+        return
     yield pair(
         "expected", decision.expected if decision.expected != "-" else "nothing was promised"
     )

@@ -97,8 +97,9 @@ def calibration_lines(runs: Sequence[RunSummary], width: int) -> Iterable[Conten
         yield from wrap("No finished run yet: calibration needs some.", width)
         return
     held = sum(bool(r.within_interval) for r in judged)
+    label = f"last {len(judged)} finished runs: " if len(judged) > 1 else "one finished run: "
     yield row(
-        (f"last {len(judged)} finished runs: ", "$soft"),
+        (label, "$soft"),
         "the 90 % interval of time held ",
         (f"{held} of {len(judged)}", "bold"),
     )
@@ -109,7 +110,7 @@ def calibration_lines(runs: Sequence[RunSummary], width: int) -> Iterable[Conten
     ]
     if costs:
         yield row(
-            (" " * len(f"last {len(judged)} finished runs: "), ""),
+            " " * len(label),
             "the 90 % interval of cost held ",
             (f"{sum(costs)} of {len(costs)}", "bold"),
         )
@@ -166,6 +167,12 @@ class HistoryScreen(ListingScreen):
     def arrive(self) -> None:
         """Ask for the runs."""
         self.call(self.session.services.runs, self._answered, self._failed, group="history")
+
+    def offers(self) -> tuple[tuple[str, str], ...]:
+        """Without a run there is little to do here."""
+        if not self._runs:
+            return (("app.job", "Job"), ("app.options", "Options"), ("app.quit", ""))
+        return super().offers()
 
     def on_resize(self) -> None:
         """The columns follow the width."""
@@ -250,11 +257,11 @@ class HistoryScreen(ListingScreen):
             self.planner.open_run(key)
 
     def do_compare(self) -> None:
-        """Compare the marked runs; with fewer than two, the cursor's with the one below it."""
+        """Compare the marked runs; with fewer than two, the cursor's with its neighbour."""
         table = self.query_one(Table)
         wanted = self.marked_keys()
         if len(wanted) < 2 and table.cursor_key is not None:
-            start = table.keys.index(table.cursor_key)
+            start = min(table.keys.index(table.cursor_key), max(len(table.keys) - 2, 0))
             wanted = list(table.keys[start : start + 2])
         if len(wanted) < 2:
             self.notify("Mark two runs with space, then press c.")

@@ -48,8 +48,8 @@ class JobScreen(PlannerScreen):
         "job.estimate",
         "job.save",
         "job.edit",
-        "app.palette",
         "app.quit",
+        "app.palette",
     )
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("job")
 

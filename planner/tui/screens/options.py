@@ -170,9 +170,11 @@ class OptionsScreen(ListingScreen):
         roomy = self.wide and self.tall
         view = self._view
         self.query_one("#middle").display = there and (roomy or view != "what-if")
-        self.query_one("#chart").display = roomy or view in ("strip", "front")
+        self.query_one("#chart").display = view in ("strip", "front") or (roomy and view != "why")
         self.query_one("#why").display = roomy or view in ("strip", "why")
-        self.query_one("#bottom").display = there and (roomy or view == "what-if")
+        self.query_one("#bottom").display = there and view in (
+            ("strip", "front", "what-if") if roomy else ("what-if",)
+        )
         self.query_one("#detail").display = roomy or self.wide
         self.set_class(view == "front", "-front")
         self.set_class(view == "why", "-why")

@@ -42,7 +42,7 @@ class QuestionScreen(ModalScreen[str]):
     def compose(self) -> ComposeResult:
         """The question, then the answers side by side."""
         with Vertical(classes="box") as box:
-            box.border_title = f" {self._title} "
+            box.border_title = Content.styled(self._title, "bold")
             text = [line for item in self._text for line in (wrap(item, 64) if item else [""])]
             yield Static(Content("\n").join([*text, Content()]))
             with Horizontal(classes="buttons"):

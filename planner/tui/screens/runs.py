@@ -79,10 +79,12 @@ class RunsScreen(FollowingScreen):
         if over(view.summary.state):
             words = [("runs.log", ""), ("runs.decisions", ""), ("app.history", "History")]
             if resumable(view.summary):
-                words.insert(0, ("runs.pause", "Resume"))
+                words[:0] = [("runs.pause", "Resume"), ("runs.extend", "")]
             return (*words, ("app.copy", ""), ("app.quit", ""))
-        pause = "Resume" if resumable(view.summary) else ""
-        return (("runs.pause", pause), *((name, "") for name in self.FOOTER[1:]))
+        words = [(name, "") for name in self.FOOTER]
+        if resumable(view.summary):
+            words[:2] = [("runs.pause", "Resume")]  # nobody is there to write a checkpoint
+        return tuple(words)
 
     # ---- drawing ---------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ def comparison_lines(
         name = f"{chr(ord('A') + index)} {names.get(subject, subject)}"
         head.append((name[: cell - 1].rjust(cell), "bold"))
     yield row(*head, ("change".rjust(CHANGE_WIDTH), "bold $soft"))
-    known = [item for item in comparison.rows if any(v is not None for v in item.values)]
+    known = [item for item in comparison.rows if _says_something(item)]
     known.sort(key=_importance)
     same = [item for item in known if _is_same(item)]
     for item in known:
@@ -49,6 +49,11 @@ def comparison_lines(
         alike.insert(0, "the work")
     if alike:
         yield from wrap(f"the same: {', '.join(alike)}", width, style="$soft", indent="  ")
+
+
+def _says_something(item: ComparisonRow) -> bool:
+    """Not what nobody knows, and not that an estimate is an estimate."""
+    return any(value not in (None, "estimate") for value in item.values)
 
 
 def _importance(item: ComparisonRow) -> int:
@@ -79,6 +84,8 @@ def _change(item: ComparisonRow) -> Part:
     if change is None:
         return ""
     text = f"{100 * change:+.0f} %" if abs(change) >= 0.005 else "="
+    if change >= 9.995:
+        text = f"x {count(1 + change)}" if change < 9998 else "x > 9 999"
     return (text.rjust(CHANGE_WIDTH), "bold" if len(text) > 1 else "$soft")
 
 

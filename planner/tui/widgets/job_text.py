@@ -19,6 +19,7 @@ from planner.tui.text import (
     pair,
     passed,
     percent,
+    rate,
     row,
     short_duration,
     short_option,
@@ -101,10 +102,14 @@ def _place(place: Place) -> str:
 
 
 def _prices(place: Place) -> str:
-    """`$0.05 a slot-hour, $0.5 a GPU-hour`; empty when the job file names no price."""
+    """`$0.05/slot-h, $0.50/GPU-h`; empty when the job file names no price."""
     named = (("usd_per_slot_h", "slot"), ("usd_per_gpu_h", "GPU"))
     known = [(place.settings.get(key), word) for key, word in named]
-    return ", ".join(f"${price} a {word}-hour" for price, word in known if price is not None)
+    return ", ".join(
+        f"{rate(float(price))[:-2]}/{word}-h"
+        for price, word in known
+        if isinstance(price, int | float)
+    )
 
 
 def recent_lines(
@@ -117,40 +122,61 @@ def recent_lines(
         found = f"{time_interval(pick.total_s).strip()}" if pick else "nothing feasible"
         yield row(("estimate   ", "$soft"), found, (f"   {age} old; 3 shows it", "$soft"))
         yield Content()
+    name_width = min(max((len(run.name) for run in runs), default=0), 12)
     for run in runs:
         mark, style = state_mark(run.state)
         took = "" if run.total_s is None else format_duration(run.total_s)
         yield row(
             (f"{mark} ", f"bold {style}"),
-            fit(run.id, 9),
-            fit(run.name, 12),
-            f"{took:>8} {format_money(run.spent_usd):>8}   ",
+            f"{fit(run.id, 7)} {fit(run.name, name_width)}",
+            f"{took:>8} {format_money(run.spent_usd):>8}  ",
             (short_option(run.option_text), "$soft"),
         )
     if not runs:
         yield row(("no run yet", "$soft"))
 
 
-def check_lines(checks: Sequence[Check], width: int, height: int) -> Iterable[Content]:
-    """What `planner doctor` finds: trouble and its fix first; in two columns if need be."""
-    order = ("fail", "warn", "ok", "skip")
-    styles = {"fail": "bold $bad", "warn": "bold $warn", "ok": "$good", "skip": "$soft"}
-    ranked = sorted(checks, key=lambda c: order.index(c.state))
-    troubled = [check for check in ranked if check.state in ("fail", "warn")]
-    for check in troubled:
-        fix = (f"  {check.fix}", "$soft") if check.fix else ""
-        yield row((f"{check.state:<5}", styles[check.state]), check.text, fix)
-    others = [
-        row((f"{check.state:<5}", styles[check.state]), check.text)
-        for check in ranked[len(troubled) :]
-    ]
-    if len(ranked) <= height:
-        yield from others
-        return
-    half, cell = -(-len(others) // 2), (width - 2) // 2
-    for index in range(half):
-        pairs = (c.truncate(cell, ellipsis=True, pad=True) for c in others[index::half])
-        yield Content("  ").join(pairs)
+_CHECK_ORDER = ("fail", "warn", "ok", "skip")
+_CHECK_STYLES = {"fail": "bold $bad", "warn": "bold $warn", "ok": "$good", "skip": "$soft"}
+
+
+def check_lines(checks: Sequence[Check], width: int, height: int) -> list[Content]:
+    """What `planner doctor` finds, trouble and its fix first; what there is no room for is counted.
+
+    In one column where that fits, else in two, else the first of them.
+    """
+    ranked = sorted(checks, key=lambda check: _CHECK_ORDER.index(check.state))
+    wrapped = [_check_lines(check, width) for check in ranked]
+    column = [line for lines in wrapped for line in lines]
+    if len(column) <= height:
+        return column
+    bad = sum(check.state in ("fail", "warn") for check in ranked)
+    trouble = [line for lines in wrapped[:bad] for line in lines]
+    rest = [_check_line(check) for check in ranked[bad:]]
+    half, cell = -(-len(rest) // 2), (width - 2) // 2
+    if len(trouble) + half <= height and all(line.cell_length <= cell for line in rest):
+        pairs = (rest[index::half] for index in range(half))
+        return trouble + [Content("  ").join(c.pad_right(cell - len(c)) for c in p) for p in pairs]
+    found: list[Content] = []
+    for index, lines in enumerate(wrapped):
+        if len(found) + len(lines) >= height:
+            hidden = len(wrapped) - index
+            note = f"… {hidden} more: planner doctor lists all of them"
+            return [*found, Content.styled(note, "$soft")]
+        found += lines
+    return found
+
+
+def _check_line(check: Check) -> Content:
+    return row((f"{check.state:<5}", _CHECK_STYLES[check.state]), check.text)
+
+
+def _check_lines(check: Check, width: int) -> list[Content]:
+    """A check in as many lines as it takes, with its fix when it is not ok."""
+    fix = f"  {check.fix}" if check.fix and check.state in ("fail", "warn") else ""
+    first, *others = wrap(f"{check.text}{fix}", width - 5)
+    mark = (f"{check.state:<5}", _CHECK_STYLES[check.state])
+    return [row(mark, first), *(row(" " * 5, line) for line in others)]
 
 
 def ready_line(plan: ProbePlan) -> Content:

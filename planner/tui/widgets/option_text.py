@@ -8,7 +8,7 @@ from textual.content import Content
 
 from planner.core import explain
 from planner.core.types import EstimateResult, Goal, Option
-from planner.core.units import format_bytes, format_duration
+from planner.core.units import DAY_S, format_bytes, format_duration
 from planner.tui.text import (
     batch_text,
     count,
@@ -21,6 +21,7 @@ from planner.tui.text import (
     resources_text,
     short_duration,
     time_interval,
+    time_of_day,
     wrap,
 )
 from planner.tui.widgets.table import Cells, Column
@@ -30,9 +31,10 @@ def columns(goal: Goal) -> tuple[Column, ...]:
     """The table's columns; the chance to meet the deadline stands left of the intervals."""
     time_label, cost_label = "P(time)", "P(cost)"
     if goal.deadline_s is not None:
-        # Seconds say nothing in a heading, and would change while one reads.
-        seconds = goal.deadline_s if goal.deadline_s < 600 else round(goal.deadline_s / 60) * 60
-        label = f"P(≤{short_duration(seconds)})"
+        # What is left would change while one reads; the time of day at which it ends does not.
+        by_clock = goal.deadline_at is not None and goal.deadline_s < DAY_S
+        end = time_of_day(goal.deadline_at) if by_clock else short_duration(goal.deadline_s)
+        label = f"P(≤{end})"
         time_label = label if len(label) <= 9 else time_label
     if goal.budget_usd is not None:
         label = f"P(≤${goal.budget_usd:g})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
+from statistics import fmean
 
 from textual.content import Content
 
@@ -33,6 +34,8 @@ from planner.tui.widgets.bars import meter, progress, spark
 from planner.tui.widgets.table import Cells, Column
 
 LABEL = 10
+ROOMY = 50
+"""Width of a pane from which on names of what is logged get more room."""
 
 DECISION_COLUMNS = (
     Column(key="at", label="time", width=8),
@@ -83,7 +86,10 @@ def progress_lines(view: RunView, width: int) -> Iterable[Content]:
 
 def _speed(view: RunView) -> list[Part]:
     planned = view.plan.option.throughput_samples_per_s
-    now = view.samples_per_s
+    now, of_all = view.samples_per_s, ""
+    seen = view.series.get("samples_per_s")
+    if now is None and over(view.summary.state) and seen is not None and seen.values:
+        now, of_all = fmean(seen.values), " mean"
     plan_text = (f"  plan {count(round(planned.p50))}", "$soft")
     if now is None:
         return ["-", plan_text]
@@ -91,21 +97,26 @@ def _speed(view: RunView) -> list[Part]:
     inside = planned.p05 <= now <= planned.p95
     mark = "" if inside else " !"
     style = "$soft" if inside else "$warn"
-    return [(count(round(now)), "bold"), plan_text, (f"  {100 * change:+.0f} %{mark}", style)]
+    return [
+        (f"{count(round(now))}{of_all}", "bold"),
+        plan_text,
+        (f"  {100 * change:+.0f} %{mark}", style),
+    ]
 
 
 def chart_lines(view: RunView, width: int) -> list[Content]:
     """Sparklines of what was measured, each with its last value."""
     lines = []
+    column = LABEL if width < ROOMY else LABEL + 4
     for label, name in _charted(view):
         series = view.series.get(name)
         if series is None or not series.values:
             continue
         low, high = _range(name, series)
         value = _last(name, series)
-        room = max(width - LABEL - 9, 8)
+        room = max(width - column - 9, 8)
         drawn = spark(series.at_s, series.values, room, low=low, high=high)
-        lines.append(row((label.ljust(LABEL), "$soft"), drawn, (f"{value:>9}", "bold")))
+        lines.append(row((fit(label, column - 1) + " ", "$soft"), drawn, (f"{value:>9}", "bold")))
     return lines
 
 
@@ -118,7 +129,7 @@ def _charted(view: RunView) -> Iterable[tuple[str, str]]:
     # What is logged often says more as a line than what comes once.
     logged = sorted(set(view.series) - known, key=lambda n: (-len(view.series[n].values), n))
     for name in logged:
-        yield fit(name.replace("_", " "), LABEL - 1), name
+        yield name.replace("_", " "), name
 
 
 def _range(name: str, series: Series) -> tuple[float | None, float | None]:
@@ -142,7 +153,8 @@ def checkpoint_line(view: RunView) -> Content:
     """When the last checkpoint was written, and its size."""
     at = view.last_checkpoint_at
     if at is None:
-        return pair("saved", ("no checkpoint yet", "$soft"), width=LABEL)
+        words = "no checkpoint" if over(view.summary.state) else "no checkpoint yet"
+        return pair("saved", (words, "$soft"), width=LABEL)
     size = f", {format_bytes(view.last_checkpoint_bytes)}" if view.last_checkpoint_bytes else ""
     return pair("saved", f"at {time_of_day(at, seconds=True)}{size}", width=LABEL)
 
@@ -197,7 +209,7 @@ def _money_lines(view: RunView, width: int) -> Iterable[Content]:
 def _chance_on_time(view: RunView) -> list[Part]:
     """The chance to be on time, of a run that gets on; what is so of one that stands still."""
     if view.summary.state is RunState.PAUSED:
-        return [("  a pause does not stop it", "$soft")]
+        return [("  goes on meanwhile", "$soft")]
     return _chance("P(on time)", view, view.p_deadline, view.plan.goal.confidence)
 
 
@@ -211,11 +223,11 @@ def _chance(label: str, view: RunView, chance: float | None, wanted: float) -> l
 
 def _at_end(view: RunView) -> list[Part]:
     if view.summary.state is RunState.PAUSED:
-        return [("nothing is spent meanwhile", "$soft")]
+        return [("nothing spent meanwhile", "$soft")]
     if resumable(view.summary):
-        return [("nobody looks after this run", "bold $warn")]
+        return [("nobody looks after it", "bold $warn")]
     if view.cost_at_end_usd is None:
-        return [("known after the first steps", "$soft")]
+        return [("after the first steps", "$soft")]
     return [money_interval(view.cost_at_end_usd).strip()]
 
 
@@ -225,7 +237,7 @@ def _ends(view: RunView, width: int) -> list[Part]:
     if view.summary.state is RunState.STOPPING:
         return [("as soon as it has stopped", "$soft")]
     if view.eta_s is None:
-        return [("known after the first steps", "$soft")]
+        return [("after the first steps", "$soft")]
     low, high = view.eta_s.interval()
     if round(view.eta_s.p50) == 0:
         return [("any moment now" if round(high) == 0 else f"within {passed(high)}", "bold")]
