@@ -169,8 +169,12 @@ SHORT_CHECKS = tuple(Check(id=f"c{n}", state="ok", text=f"check {n}") for n in r
 
 
 def test_checks_are_wrapped_where_there_is_room_and_counted_where_there_is_none() -> None:
-    words = " ".join(line.plain.strip() for line in check_lines(LONG_CHECKS, 40, 20))
-    assert words.count("with many words with many words") >= 6
+    wrapped = [line.plain for line in check_lines(LONG_CHECKS, 45, 12)]
+    assert len(wrapped) == 12
+    assert all(line.startswith("     with many words") for line in wrapped[1::2])
+    assert all(
+        line.endswith("…") for line in [p.plain for p in check_lines(LONG_CHECKS, 30, 12)][1::2]
+    )
     assert [line.plain for line in check_lines(LONG_CHECKS, 76, 3)][1:] == [
         "ok   check 1 " + ("with many words " * 4).strip(),
         "… 4 more: planner doctor lists all of them",

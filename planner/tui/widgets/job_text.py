@@ -172,10 +172,13 @@ def _check_line(check: Check) -> Content:
 
 
 def _check_lines(check: Check, width: int) -> list[Content]:
-    """A check in as many lines as it takes, with its fix when it is not ok."""
-    fix = f"  {check.fix}" if check.fix and check.state in ("fail", "warn") else ""
-    first, *others = wrap(f"{check.text}{fix}", width - 5)
+    """A check that is not ok with its fix, in as many lines as that takes; else in two at most."""
     mark = (f"{check.state:<5}", _CHECK_STYLES[check.state])
+    bad = check.state in ("fail", "warn")
+    text = f"{check.text}  {check.fix}" if bad and check.fix else check.text
+    first, *others = wrap(text, width - 5)
+    if len(others) > 1 and not bad:
+        others = [Content(f"{others[0].plain} …").truncate(width - 5, ellipsis=True)]
     return [row(mark, first), *(row(" " * 5, line) for line in others)]
 
 
