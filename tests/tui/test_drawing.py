@@ -177,7 +177,7 @@ def test_checks_are_wrapped_where_there_is_room_and_counted_where_there_is_none(
     )
     assert [line.plain for line in check_lines(LONG_CHECKS, 76, 3)][1:] == [
         "ok   check 1 " + ("with many words " * 4).strip(),
-        "… 4 more: planner doctor lists all of them",
+        "… 4 more: planner doctor lists all",
     ]
     two = [line.plain.split() for line in check_lines(SHORT_CHECKS, 76, 3)]
     assert two[0] == ["ok", "check", "0", "ok", "check", "3"]

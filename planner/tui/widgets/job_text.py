@@ -141,9 +141,9 @@ _CHECK_STYLES = {"fail": "bold $bad", "warn": "bold $warn", "ok": "$good", "skip
 
 
 def check_lines(checks: Sequence[Check], width: int, height: int) -> list[Content]:
-    """What `planner doctor` finds, trouble and its fix first; what there is no room for is counted.
+    """What `planner doctor` finds, trouble and its fix first; the others as far as there is room.
 
-    In one column where that fits, else in two, else the first of them.
+    In one column where that fits, else in two, else the first of them and how many more.
     """
     ranked = sorted(checks, key=lambda check: _CHECK_ORDER.index(check.state))
     wrapped = [_check_lines(check, width) for check in ranked]
@@ -157,14 +157,9 @@ def check_lines(checks: Sequence[Check], width: int, height: int) -> list[Conten
     if len(trouble) + half <= height and all(line.cell_length <= cell for line in rest):
         pairs = (rest[index::half] for index in range(half))
         return trouble + [Content("  ").join(c.pad_right(cell - len(c)) for c in p) for p in pairs]
-    found: list[Content] = []
-    for index, lines in enumerate(wrapped):
-        if len(found) + len(lines) >= height:
-            hidden = len(wrapped) - index
-            note = f"… {hidden} more: planner doctor lists all of them"
-            return [*found, Content.styled(note, "$soft")]
-        found += lines
-    return found
+    found = [*trouble, *rest][: max(height - 1, 0)]
+    hidden = len(rest) - max(len(found) - len(trouble), 0)
+    return [*found, Content.styled(f"… {hidden} more: planner doctor lists all", "$soft")]
 
 
 def _check_line(check: Check) -> Content:
