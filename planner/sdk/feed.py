@@ -13,6 +13,7 @@ from planner.sdk.errors import SdkError
 from planner.sdk.order import Micro, Step, micro_batches, step_bounds
 
 _MAX_SEED = 2**63
+_WINDOW = 4096
 
 
 class Feed(Protocol):
@@ -129,13 +130,18 @@ class PlannedFeed:
 
 @dataclass
 class _Order:
-    """The permutation of each epoch, the last one kept."""
+    """The permutation of each epoch, the last one kept.
+
+    Numbers are taken out of the tensor many at a time: that costs about the same for one batch.
+    """
 
     samples: int
     seed: int
     shuffle: bool
     _epoch: int = -1
     _drawn: Any = field(default=None, repr=False)
+    _window: list[int] = field(default_factory=list, repr=False)
+    _window_start: int = 0
 
     def indices(self, epoch: int, start: int, stop: int) -> list[int]:
         if not self.shuffle:
@@ -144,8 +150,11 @@ class _Order:
             torch: Any = sys.modules["torch"]
             generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % _MAX_SEED)
             self._drawn, self._epoch = torch.randperm(self.samples, generator=generator), epoch
-        drawn: list[int] = self._drawn[start:stop].tolist()
-        return drawn
+            self._window = []
+        if start < self._window_start or stop > self._window_start + len(self._window):
+            self._window_start = start
+            self._window = self._drawn[start : max(stop, start + _WINDOW)].tolist()
+        return self._window[start - self._window_start : stop - self._window_start]
 
 
 class _Batches:

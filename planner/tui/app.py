@@ -18,7 +18,7 @@ from textual.screen import Screen
 
 from planner.core.clock import Clock, SystemClock
 from planner.core.errors import PlannerError
-from planner.core.types import EstimateResult, Goal, JobSpec
+from planner.core.types import Goal, JobSpec
 from planner.core.units import format_bytes
 from planner.services.api import Services
 from planner.tui import estimating
@@ -175,10 +175,6 @@ class PlannerApp(App[None]):
     def stop_estimate(self) -> None:
         """Stop probing, with what there is."""
         estimating.stop_estimate(self)
-
-    def keep_estimate(self, estimate: EstimateResult | None) -> None:
-        """Make this the session's estimate."""
-        estimating.keep_estimate(self, estimate)
 
     def set_goal(self, goal: Goal) -> None:
         """Another goal: score again what there is."""

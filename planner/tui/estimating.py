@@ -76,6 +76,26 @@ def keep_estimate(app: PlannerApp, estimate: EstimateResult | None) -> None:
         rescore(app)
 
 
+def look_for_kept(app: PlannerApp) -> None:
+    """Ask for the newest kept estimate of the job, when this session has none."""
+    session = app.session
+    job, services = session.job, session.services
+    if job is None or session.estimate is not None:
+        return
+
+    def found(estimate: EstimateResult | None) -> None:
+        if session.board.state != "failed":
+            session.estimate_error = None
+        keep_estimate(app, estimate)
+        app.changed()
+
+    def failed(error: PlannerError) -> None:
+        session.estimate_error = error  # Options shows it, in place of what is not there
+        app.changed()
+
+    app.call_service(lambda: services.latest_estimate(job), found, failed, group="latest")
+
+
 def set_goal(app: PlannerApp, goal: Goal) -> None:
     """Another goal: the estimate there is gets scored again, without new probes."""
     app.session.goal = goal

@@ -42,17 +42,18 @@ def with_goal(text: str, goal: Goal, deadline: str) -> str:
     except TOMLKitError as error:
         raise ConfigError(f"the job file is not TOML any more: {error}", hint="ctrl+e") from error
     table: Any = document.setdefault("goal", tomlkit.table())
-    budget = goal.budget_usd
+    budget, usual = goal.budget_usd, Goal()
     wanted: dict[str, str | float | None] = {
         "deadline": deadline or None,
         "budget": int(budget) if budget is not None and budget == int(budget) else budget,
         "confidence": goal.confidence,
         "prefer": goal.prefer,
     }
+    absent = {"confidence": usual.confidence, "prefer": usual.prefer}
     for key, value in wanted.items():
         if value is None:
             table.pop(key, None)
-        elif table.get(key) != value:
+        elif table.get(key, absent.get(key)) != value:
             table[key] = value
     return tomlkit.dumps(document)
 

@@ -44,6 +44,17 @@ async def test_checks_that_take_long_say_that_they_are_awaited() -> None:
         waits.set()
 
 
+async def test_a_kept_estimate_that_cannot_be_read_is_told_where_it_would_stand() -> None:
+    stage = failing("latest_estimate")
+    async with stage.running() as pilot:
+        assert "cannot be read" not in stage.screen_text()
+        await press(pilot, "3")
+        assert "! the state folder cannot be read" in stage.screen_text()
+        stage.services.fail = {}
+        await press(pilot, "r")
+        assert "There is no estimate of this job yet" in stage.screen_text()
+
+
 async def test_an_estimate_that_fails_is_told_on_probes_and_options() -> None:
     services = FakeServices()
     services.fail["estimate"] = DataError("data is empty", hint="put images into it")

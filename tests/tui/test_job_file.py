@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,8 @@ def test_a_goal_goes_into_the_text_and_the_rest_stays(opened: Stage) -> None:
     goal = opened.app.session.goal
     text = with_goal(TEXT, goal, "17:40")
     assert 'deadline = "17:40"' in text
-    assert text.replace('"17:40"', '"10m"').replace('prefer = "cost"\n', "") == TEXT
+    assert text.replace('"17:40"', '"10m"') == TEXT
+    assert 'prefer = "time"' in with_goal(TEXT, replace(goal, prefer="time"), "")
     assert "deadline" not in with_goal(TEXT, goal, "")
 
 
@@ -84,7 +86,7 @@ async def test_saving_asks_before_it_overwrites(opened: Stage, path: Path) -> No
         await press(pilot, "ctrl+s", "enter", "o")
         assert "Saved" in opened.screen_text()
     goal = tomllib.loads(path.read_text(encoding="utf-8"))["goal"]
-    assert goal == {"deadline": "20m", "budget": 2.5, "confidence": 0.9, "prefer": "cost"}
+    assert goal == {"deadline": "20m", "budget": 2.5, "confidence": 0.9}
     assert "# what a person wrote" in path.read_text(encoding="utf-8")
     assert load_job(path, opened.clock.now()).goal.deadline_s == 1200
 

@@ -17,6 +17,7 @@ from planner.core.errors import PlannerError, UnitError
 from planner.core.types import Goal
 from planner.core.units import format_money, parse_deadline, parse_money_usd
 from planner.services.api import Check, EstimateRequest, ProbePlan, RunSummary
+from planner.tui import estimating
 from planner.tui.actions import bindings_of
 from planner.tui.screens.base import PlannerScreen
 from planner.tui.text import (
@@ -61,8 +62,8 @@ class JobScreen(PlannerScreen):
         with Horizontal(id="top"):
             yield FocusPane("job", id="form")
             with Vertical(id="goal", classes="pane"):
-                yield from self._field("deadline", _deadline_text(goal), "6h or 17:40")
-                yield from self._field("budget", _budget_text(goal), "40")
+                yield from self._field("deadline", _deadline_text(goal), "e.g. 6h")
+                yield from self._field("budget", _budget_text(goal), "e.g. 40")
                 yield Slider(
                     CONFIDENCES, goal.confidence, percent, label="confidence", id="confidence"
                 )
@@ -188,12 +189,7 @@ class JobScreen(PlannerScreen):
         self._check()
         self._count_probes()
         self.call(lambda: self.session.services.runs(20), self._know_runs, group="runs")
-        job = self.session.job
-        if job is not None and self.session.estimate is None:
-            services = self.session.services
-            self.call(
-                lambda: services.latest_estimate(job), self.planner.keep_estimate, group="latest"
-            )
+        estimating.look_for_kept(self.planner)
 
     def _know_runs(self, runs: tuple[RunSummary, ...]) -> None:
         self.session.known_runs = runs

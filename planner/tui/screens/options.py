@@ -78,12 +78,7 @@ class OptionsScreen(ListingScreen):
 
     def arrive(self) -> None:
         """Look for a kept estimate when this session has none."""
-        session = self.session
-        if session.estimate is None and session.job is not None:
-            job, services = session.job, session.services
-            self.call(
-                lambda: services.latest_estimate(job), self.planner.keep_estimate, group="latest"
-            )
+        estimating.look_for_kept(self.planner)
 
     def offers(self) -> tuple[tuple[str, str], ...]:
         """Without an estimate there is little to do here."""

@@ -45,7 +45,7 @@ def _job_lines(job: JobSpec, width: int, *, knob_lines: int) -> Iterable[Content
     probe = job.probe
     sliced = f"{percent(probe.slice_fraction)} of the data" if job.data else "all of it"
     yield pair("slice", f"{sliced}, {probe.steps} steps")
-    yield pair("work", *_work(job))
+    yield pair("work", *_work(job, value_width))
     yield pair(
         "checkpoint",
         job.checkpoint_dir or "run's folder",
@@ -76,11 +76,12 @@ def _data(job: JobSpec, width: int) -> Part:
     return text if len(text) <= width else f"…{text[len(text) - width + 1 :]}"
 
 
-def _work(job: JobSpec) -> list[Part]:
+def _work(job: JobSpec, width: int) -> list[Part]:
     epochs = f"{job.epochs} epoch" + ("s" if job.epochs != 1 else "")
     batch = f", global batch {job.global_batch}" if job.global_batch else ""
     total = f"  {count(job.samples * job.epochs)} samples" if job.samples else ""
-    return [epochs + batch, (total, "$soft")]
+    fits = len(epochs + batch + total) <= width
+    return [epochs + batch, (total if fits else "", "$soft")]
 
 
 def _knobs(job: JobSpec, width: int, most: int) -> Iterable[Content]:
