@@ -163,7 +163,7 @@ async def test_history_cuts_no_word_of_a_run(size: tuple[int, int]) -> None:
 
 
 LONG_CHECKS = tuple(
-    Check(id=f"c{n}", state="ok", text=f"check {n} " + "with many words " * 4) for n in range(6)
+    Check(id=f"c{n}", state="ok", text=f"check {n}" + " with many words" * 4) for n in range(6)
 )
 SHORT_CHECKS = tuple(Check(id=f"c{n}", state="ok", text=f"check {n}") for n in range(6))
 
