@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
@@ -150,7 +149,7 @@ class TrainingJob(Job):
 
     def _next_epoch(self) -> None:
         at = self._keeper.at
-        self._keeper.at = replace(at, epoch=at.epoch + 1, position=0)
+        self._keeper.at = at._replace(epoch=at.epoch + 1, position=0)
 
     def _obey_between_epochs(self, *, saves: bool = True) -> None:
         """Do what was asked for; after the last epoch the checkpoint comes by itself."""
@@ -297,11 +296,17 @@ class _Batches:
 
 def _kept(name: str, value: Any) -> Any:
     """`value` as it is now, without waiting for the device."""
-    if hasattr(value, "detach"):
-        if value.numel() != 1:
-            raise SdkError(f"job.log({name}=...) takes a number, not {value.numel()} of them")
-        return value.item() if value.is_cpu else value.detach().clone()
-    return value
+    on_cpu = getattr(value, "is_cpu", None)
+    if on_cpu is None:
+        return value
+    if not on_cpu and value.numel() == 1:
+        return value.detach().clone()
+    number = value.tolist()  # of a tensor on the CPU, the quickest way to its number
+    while isinstance(number, list) and len(number) == 1:
+        number = number[0]
+    if isinstance(number, list):
+        raise SdkError(f"job.log({name}=...) takes a number, not {value.numel()} of them")
+    return number
 
 
 def _device_of(model: Any) -> Any:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 _FEWEST = 2  # samples of a micro-batch: BatchNorm cannot train on a single one
 
@@ -40,8 +41,7 @@ class Micro:
     finish: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One optimiser step of one worker.
 
     Attributes:

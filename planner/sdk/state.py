@@ -8,9 +8,9 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from planner.sdk.accumulate import is_ddp
 from planner.sdk.checkpoint import CorruptCheckpoint, SafeFile, write_json
@@ -21,9 +21,8 @@ _TENSORS = "state.pt"
 _PLAIN = "state.json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Position:
-    """How far training is, at a step boundary.
+class Position(NamedTuple):
+    """How far training is, at a step boundary. Made anew at each, so it is a tuple: they are quick.
 
     Attributes:
         epoch: The epoch in progress, from 0.
@@ -102,7 +101,7 @@ def write_state(folder: Path, parts: Parts, position: Position, rng: Random) -> 
         Exception: Whatever the script's own `save` or an object's state_dict raised.
     """
     header = {
-        **asdict(position),
+        **position._asdict(),
         "rng": [base64.b64encode(blob).decode() for blob in rng.now],
         "rng_epoch_start": [base64.b64encode(blob).decode() for blob in rng.epoch_start],
     }

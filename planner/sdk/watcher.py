@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from planner.sdk.courier import Courier
@@ -43,7 +42,7 @@ class Watcher:
         if self._tail:
             self._tail = False
             self._stopwatch.epoch_ends(self._at.epoch, self._at.step)
-            self._at = replace(self._at, epoch=self._at.epoch + 1)
+            self._at = self._at._replace(epoch=self._at.epoch + 1)
         self._loader, self._batches = loader, batches
         self._stopwatch.epoch_begins()
         self._stopwatch.steps_begin()
@@ -76,7 +75,7 @@ class Watcher:
         if optimizer is not self._optimizer or self._courier is None:
             return  # a second optimiser of the same step
         at = self._at
-        self._at = replace(at, step=at.step + 1, samples=at.samples + self._global_batch())
+        self._at = at._replace(step=at.step + 1, samples=at.samples + self._global_batch())
         self._stopwatch.step_done(self._wait_s, self._at)
         self._wait_s = 0.0
         if self._env.probe_steps is not None and self._at.step >= self._env.probe_steps:
