@@ -22,6 +22,7 @@ EventType = Literal[
     "run.metric",
     "run.checkpoint",
     "run.interrupted",
+    "run.unattended",
     "run.resumed",
     "run.paused",
     "run.stopping",

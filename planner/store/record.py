@@ -292,6 +292,9 @@ class RunRecord:
     def _interrupted(self, _event: Event, data: Mapping[str, Any]) -> None:
         self.interruptions += 1
         self.reason = data.get("reason", self.reason)
+        self._unattended(_event, data)
+
+    def _unattended(self, _event: Event, data: Mapping[str, Any]) -> None:
         self.idle_s += _number(data.get("unattended_s")) or 0.0
 
     def _stopping(self, _event: Event, data: Mapping[str, Any]) -> None:
@@ -343,6 +346,7 @@ _HANDLERS = {
     "run.metric": RunRecord._metric,
     "run.checkpoint": RunRecord._checkpoint,
     "run.interrupted": RunRecord._interrupted,
+    "run.unattended": RunRecord._unattended,
     "run.stopping": RunRecord._stopping,
     "run.paused": RunRecord._finished,
     "run.finished": RunRecord._finished,

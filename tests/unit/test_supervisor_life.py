@@ -632,6 +632,19 @@ def test_a_day_before_anything_was_started_is_nobodys_time(tmp_path):
     case.clock.sleep(DAY_S)
     assert case.go() is RunState.DONE
     assert case.record.total_s(case.clock.now()) == pytest.approx(case.clock.elapsed_s - DAY_S)
+    assert (case.record.interruptions, case.record.reason) == (0, None)
+
+
+def test_idle_time_between_two_attempts_is_no_interruption_of_its_own(tmp_path):
+    case = make_case(tmp_path, faults=("crash@60#1",))
+    die_at(case, "run.interrupted")
+    crashed = case.record
+    case.clock.sleep(DAY_S)
+    die_at(case, "run.unattended")
+    assert (case.record.interruptions, case.record.reason) == (1, crashed.reason)
+    assert "crash" in crashed.reason
+    assert case.go() is RunState.DONE
+    assert case.record.idle_s == pytest.approx(DAY_S, abs=4.0)
 
 
 @pytest.mark.parametrize("kind", ["resource.released", "run.interrupted", "run.provisioning"])

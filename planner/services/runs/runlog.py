@@ -182,6 +182,9 @@ _TEXTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "run.started": lambda d: f"{d.get('workers')} workers started",
     "run.resumed": lambda d: f"goes on from step {d.get('step')}",
     "run.interrupted": lambda d: f"interrupted: {d.get('reason')}",
+    "run.unattended": lambda d: (
+        f"nobody looked after it for {format_duration(float(d.get('unattended_s') or 0.0))}"
+    ),
     "run.stopping": lambda d: f"stopping ({d.get('reason')})",
     "run.paused": _finished,
     "run.finished": _finished,

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from planner.core.errors import CleanupError, PlannerError, RunnerError, StoreError
 from planner.core.events import EventType
@@ -308,24 +307,22 @@ def _resolve(
     if finished and state in (RunState.RUNNING, RunState.STOPPING):
         _rest(book, RunState.DONE, None, ended_at or now, progress=1.0)
     elif state in _UNATTENDED:
-        book.move(RunState.INTERRUPTED, "run.interrupted", **_orphaned(record, unattended_s))
+        book.move(
+            RunState.INTERRUPTED,
+            "run.interrupted",
+            attempt=record.attempt,
+            reason="the supervisor was gone",
+            cause="orphaned",
+            unattended_s=round(unattended_s, 3),
+        )
     elif state is RunState.INTERRUPTED or (
         state is RunState.PLANNED and unattended_s > _SLOWEST_START_S
     ):
-        book.emit("run.interrupted", _orphaned(record, unattended_s))
+        book.emit("run.unattended", {"unattended_s": round(unattended_s, 3)})
     elif state is RunState.STOPPING:
         target = TARGETS.get(record.stop_reason or "pause", RunState.PAUSED)
         reason = "the supervisor was gone while it stopped the run"
         _rest(book, target, reason, since or now, progress=record.progress)
-
-
-def _orphaned(record: RunRecord, unattended_s: float) -> dict[str, Any]:
-    return {
-        "attempt": record.attempt,
-        "reason": "the supervisor was gone",
-        "cause": "orphaned",
-        "unattended_s": round(unattended_s, 3),
-    }
 
 
 def _rest(
