@@ -8,10 +8,10 @@ from planner.cli import diagnostics
 from planner.cli.optiontable import goal_words
 from planner.cli.tables import chance, money_range, time_range
 from planner.core import explain
-from planner.core.consent import worst_case_usd
-from planner.core.errors import NotConfirmedError, UnitError
+from planner.core.consent import is_amount, worst_case_usd
+from planner.core.errors import NotConfirmedError
 from planner.core.types import EstimateResult, Option
-from planner.core.units import format_money, parse_money_usd
+from planner.core.units import format_money
 
 
 def plan_text(result: EstimateResult, option: Option, max_usd_per_h: float) -> str:
@@ -51,18 +51,23 @@ def confirm(result: EstimateResult, option: Option, *, above_usd: float) -> None
         NotConfirmedError: Refused.
     """
     worst = worst_case_usd(option, result.goal.budget_usd)
-    if worst > above_usd:
-        _confirm_by_amount(worst)
-    elif diagnostics.ask(f"launch, for at most {format_money(worst)}? [y/N] ").lower() != "y":
-        raise NotConfirmedError("not launched: you said no")
+    question = f"launch, for at most {format_money(worst)}?"
+    ask_to_spend(question, worst, above_usd=above_usd, verb="launch", refused="not launched")
 
 
-def _confirm_by_amount(worst_usd: float) -> None:
+def ask_to_spend(
+    question: str, worst_usd: float, *, above_usd: float, verb: str, refused: str
+) -> None:
+    """Ask for one `y`, or for the amount when that may be above `above_usd`.
+
+    Raises:
+        NotConfirmedError: Refused.
+    """
+    if worst_usd <= above_usd:
+        if diagnostics.ask(f"{question} [y/N] ").lower() != "y":
+            raise NotConfirmedError(f"{refused}: you said no")
+        return
     shown = format_money(worst_usd)
-    answer = diagnostics.ask(f"this may cost {shown}; type the amount to launch: ")
-    try:
-        typed = parse_money_usd(answer)
-    except UnitError:
-        typed = -1.0
-    if abs(typed - parse_money_usd(shown.lstrip("<$"))) > 1e-9:
-        raise NotConfirmedError(f"not launched: {shown} was not typed")
+    answer = diagnostics.ask(f"this may cost {shown}; type the amount to {verb}: ")
+    if not is_amount(answer, worst_usd):
+        raise NotConfirmedError(f"{refused}: {shown} was not typed")

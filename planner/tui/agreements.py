@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from planner.core.consent import worst_case_usd
+from planner.core.consent import rest_usd, worst_case_usd
 from planner.core.types import EstimateResult, Option
 from planner.core.units import format_bytes, format_duration, format_money
 from planner.services.api import RunView
@@ -127,17 +127,18 @@ def resume_agreement(view: RunView, now: datetime) -> Agreement:
         note="it spends nothing until then",
         lines=tuple(resume_lines(view, now)),
         verb="Resume",
-        worst_usd=rest_usd(view),
+        worst_usd=_rest_usd(view),
     )
 
 
-def rest_usd(view: RunView) -> float:
-    """Most that the run may still spend: what its cap leaves, or without one the dearest rest."""
+def _rest_usd(view: RunView) -> float:
     summary = view.summary
-    worst_usd = worst_case_usd(view.plan.option, summary.budget_usd)
-    if summary.budget_usd is None:
-        return worst_usd * (1 - summary.progress)
-    return max(worst_usd - summary.spent_usd, 0.0)
+    return rest_usd(
+        view.plan.option,
+        budget_usd=summary.budget_usd,
+        spent_usd=summary.spent_usd,
+        progress=summary.progress,
+    )
 
 
 def resume_lines(view: RunView, now: datetime) -> Iterable[Content]:
@@ -152,7 +153,7 @@ def resume_lines(view: RunView, now: datetime) -> Iterable[Content]:
     yield _price_line(view.plan.max_usd_per_h, "at most")
     cap = "" if summary.budget_usd is None else f"   of {format_money(summary.budget_usd)}"
     yield pair("spent", format_money(summary.spent_usd), (cap, "$soft"))
-    yield pair("may spend", (f"{format_money(rest_usd(view))} more", "bold"))
+    yield pair("may spend", (f"{format_money(_rest_usd(view))} more", "bold"))
     yield _stops_at(summary.budget_usd)
     at = view.plan.goal.deadline_at
     if at is not None:
@@ -182,14 +183,14 @@ def extend_agreement(view: RunView, extension: Extension, now: datetime) -> Agre
         pair("spent", format_money(view.summary.spent_usd)),
     ]
     if more_usd is not None:
-        rest = format_money(rest_usd(view) + more_usd)
+        rest = format_money(_rest_usd(view) + more_usd)
         lines.append(pair("may spend", (f"{rest} more", "bold"), "  as of now"))
     return Agreement(
         title=f"Extend {view.summary.id}?",
         note="noted as a decision",
         lines=tuple(lines),
         verb="Extend",
-        worst_usd=0.0 if more_usd is None else rest_usd(view) + more_usd,
+        worst_usd=0.0 if more_usd is None else _rest_usd(view) + more_usd,
     )
 
 

@@ -61,7 +61,7 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 30) ->
 
 
 def asked(calls: Path, name: str) -> int:
-    return calls.read_text().split().count(name) if calls.exists() else 0
+    return calls.read_text().splitlines().count(name) if calls.exists() else 0
 
 
 # ---- what starting costs -------------------------------------------------------------------------
@@ -314,6 +314,45 @@ def test_a_dear_run_wants_its_amount_typed(
     agreed.see("50.0 %")
     agreed.type("d")
     assert agreed.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "amount", "name"),
+    [
+        (("extend", "r-7f3k", "--budget", "+1000"), "1000.99", "extend"),
+        (("resume", "r-7f3k", "--detach"), "0.99", "resume"),
+    ],
+)
+def test_whatever_lets_a_run_spend_much_wants_its_amount_typed(
+    driver: Callable[..., list[str]],
+    calls: Path,
+    tmp_path: Path,
+    terminal: Start,
+    arguments: tuple[str, ...],
+    amount: str,
+    name: str,
+) -> None:
+    (tmp_path / "planner.toml").write_text("[settings.ui]\nconfirm_above_usd = 0.5\n")
+    refused = terminal(driver("endless", *arguments))
+    refused.see(f"this may cost ${amount}; type the amount to {name}: ")
+    refused.type("y\n")
+    assert refused.end() == 10
+    assert asked(calls, name) == 0
+    agreed = terminal(driver("endless", *arguments))
+    agreed.see("type the amount")
+    agreed.type(f"{amount}\n")
+    assert agreed.end() == 0
+    assert asked(calls, name) == 1
+
+
+def test_resuming_says_what_may_still_be_spent(
+    driver: Callable[..., list[str]], calls: Path, terminal: Start
+) -> None:
+    screen = terminal(driver("endless", "resume", "r-7f3k", "--detach"))
+    screen.see("for at most $0.99 more? [y/N] ")
+    screen.type("y\n")
+    assert screen.end() == 0
+    assert asked(calls, "resume") == 1
 
 
 def test_detach_with_a_key_leaves_the_run_alone(

@@ -1,10 +1,11 @@
-"""What is agreed to at launch: the most that a run may cost."""
+"""What is agreed to: the most that a run may cost, and the amount that is typed for it."""
 
 from __future__ import annotations
 
+import pytest
 from support.planning import estimate
 
-from planner.core.consent import worst_case_usd
+from planner.core.consent import is_amount, rest_usd, worst_case_usd
 
 
 def test_without_a_cap_it_is_the_99_percent_quantile() -> None:
@@ -17,3 +18,25 @@ def test_only_the_cap_stops_a_run_so_the_cap_is_what_it_may_cost() -> None:
     highest = option.cost_usd.quantiles[-1]
     assert worst_case_usd(option, highest / 2) == highest / 2
     assert worst_case_usd(option, highest * 3) == highest * 3
+
+
+def test_a_run_may_still_spend_what_its_cap_leaves() -> None:
+    option = estimate().options[0]
+    assert rest_usd(option, budget_usd=40.0, spent_usd=2.0, progress=0.5) == 38.0
+    assert rest_usd(option, budget_usd=1.0, spent_usd=1.2, progress=0.5) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("typed", "amount_usd", "right"),
+    [
+        ("38", 38.0, True),
+        (" $38.00 ", 38.004, True),
+        ("3.80", 38.0, False),
+        ("y", 38.0, False),
+        ("", 38.0, False),
+        ("0.0231", 0.02312, True),
+        ("0.02", 0.02312, False),
+    ],
+)
+def test_the_amount_is_typed_as_it_is_shown(typed: str, amount_usd: float, right: bool) -> None:
+    assert is_amount(typed, amount_usd) is right

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from planner.cli import command, diagnostics, invocation
-from planner.core.errors import NotConfirmedError
 from planner.services.api import RunView, Services
 
 
@@ -42,7 +41,11 @@ def resume(
     run_id = services.resolve(run)
     services.resume(run_id, dry_run=True)
     if not yes:
-        _ask_to_resume(services.view(run_id), called.line("--yes"))
+        _ask_to_resume(
+            services.view(run_id),
+            called.line("--yes"),
+            above_usd=called.settings().ui.confirm_above_usd,
+        )
     services.resume(run_id)
     diagnostics.say(f"{run_id} runs on when this terminal closes: planner attach {run_id}")
     if detach:
@@ -83,20 +86,27 @@ def _show(view: RunView, *, json: bool) -> None:
     print_view(view, json=json)
 
 
-def _ask_to_resume(view: RunView, line: str) -> None:
-    from planner.cli.confirm import require_terminal
+def _ask_to_resume(view: RunView, line: str, *, above_usd: float) -> None:
+    from planner.cli.confirm import ask_to_spend, require_terminal
+    from planner.core.consent import rest_usd
     from planner.core.units import format_money
 
     run = view.summary
     require_terminal("resuming, which spends money again,", line)
-    cap = f" of {format_money(run.budget_usd)}" if run.budget_usd is not None else ""
-    rate = format_money(view.plan.max_usd_per_h)
-    question = (
-        f"{run.id} is {100 * run.progress:.0f} % done, spent {format_money(run.spent_usd)}{cap};"
-        f" go on at up to {rate}/h? [y/N] "
+    worst = rest_usd(
+        view.plan.option,
+        budget_usd=run.budget_usd,
+        spent_usd=run.spent_usd,
+        progress=run.progress,
     )
-    if diagnostics.ask(question).lower() != "y":
-        raise NotConfirmedError("not resumed: you said no")
+    cap = "no cap" if run.budget_usd is None else f"cap {format_money(run.budget_usd)}"
+    more = "without limit" if run.budget_usd is None else f"for at most {format_money(worst)} more"
+    rate = format_money(view.plan.max_usd_per_h)
+    diagnostics.say(
+        f"{run.id} is {100 * run.progress:.0f} % done, spent {format_money(run.spent_usd)}, {cap}"
+    )
+    question = f"go on at up to {rate}/h, {more}?"
+    ask_to_spend(question, worst, above_usd=above_usd, verb="resume", refused="not resumed")
 
 
 APPS = {

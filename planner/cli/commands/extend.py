@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from planner.cli import command, diagnostics, invocation
-from planner.core.errors import NotConfirmedError, UsageError
+from planner.core.errors import UsageError
 from planner.services.api import RunView, Services
 
 LOOK_S = 0.2
@@ -45,7 +45,8 @@ def extend(
     before = services.view(run_id)
     diagnostics.say(f"{run_id}  {raise_text(before, more_s, more_usd)}")
     if not yes:
-        _agree(called.line("--yes"))
+        above_usd = called.settings().ui.confirm_above_usd
+        _agree(before, more_usd, called.line("--yes"), above_usd=above_usd)
     services.extend(run_id, deadline_s=more_s, budget_usd=more_usd)
     print_view(_written(services, before), json=json)
 
@@ -93,12 +94,23 @@ def _clock(at: datetime, beside: datetime | None = None) -> str:
     return f"{at:%H:%M:%S}" if same_day else f"{at:%Y-%m-%d %H:%M:%S}"
 
 
-def _agree(line: str) -> None:
-    from planner.cli.confirm import require_terminal
+def _agree(view: RunView, more_usd: float | None, line: str, *, above_usd: float) -> None:
+    """Ask. A later deadline alone does not let the run spend more."""
+    from planner.cli.confirm import ask_to_spend, require_terminal
+    from planner.core.consent import rest_usd
+    from planner.core.units import format_money
 
     require_terminal("an extension", line)
-    if diagnostics.ask("extend it so? [y/N] ").lower() != "y":
-        raise NotConfirmedError("not extended: you said no")
+    run, worst, question = view.summary, 0.0, "extend it so?"
+    if more_usd is not None:
+        worst = more_usd + rest_usd(
+            view.plan.option,
+            budget_usd=run.budget_usd,
+            spent_usd=run.spent_usd,
+            progress=run.progress,
+        )
+        question = f"extend it so, for at most {format_money(worst)} more from now on?"
+    ask_to_spend(question, worst, above_usd=above_usd, verb="extend", refused="not extended")
 
 
 def _written(services: Services, before: RunView) -> RunView:

@@ -12,8 +12,8 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from planner.core.errors import UnitError
-from planner.core.units import format_money, parse_money_usd
+from planner.core.consent import is_amount
+from planner.core.units import format_money
 from planner.tui.agreements import Agreement
 from planner.tui.text import row
 from planner.tui.widgets.button import Button
@@ -77,14 +77,8 @@ class ConfirmScreen(ModalScreen[bool]):
 
     @on(Input.Changed)
     def _check(self, event: Input.Changed) -> None:
-        try:
-            typed_usd = parse_money_usd(event.value)
-        except UnitError:
-            right = False
-        else:
-            right = abs(typed_usd - round(self._agreement.worst_usd, 2)) < 0.005
         agree = self.query_one("#agree", Button)
-        agree.disabled = not right
+        agree.disabled = not is_amount(event.value, self._agreement.worst_usd)
         agree.refresh()
 
     @on(Input.Submitted)
