@@ -50,6 +50,7 @@ class ProbedJobPredictor:
     Args:
         history: Kept probes of other jobs.
         finished: Predicted and real whole-run times (s) of finished runs.
+        saves: Whether the job may write checkpoints.
         seed: Everything drawn at random follows from it.
     """
 
@@ -58,10 +59,12 @@ class ProbedJobPredictor:
         *,
         history: Sequence[ProbeResult] = (),
         finished: Sequence[tuple[Distribution, float]] = (),
+        saves: bool = True,
         seed: int = 0,
     ) -> None:
         self.history = tuple(history)
         self.finished = tuple(finished)
+        self.saves = saves
         self.seed = seed
 
     # ---- fitting
@@ -96,7 +99,7 @@ class ProbedJobPredictor:
         return _Machine(
             step=step,
             memory=self._fit_memory(here),
-            parts=run_time.parts_of(good),
+            parts=run_time.parts_of(good, saves=self.saves),
             probed=frozenset(_shape(p.resources, p.knobs) for p in good),
             rows=len(good),
             unsteadiness=float(

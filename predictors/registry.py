@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 def job_predictor(
     history: Sequence[ProbeResult] = (),
     finished: Sequence[tuple[Distribution, float]] = (),
+    saves: bool = True,
     seed: int = 0,
 ) -> JobPredictor:
     """A predictor for one job, not fitted yet.
@@ -21,8 +22,9 @@ def job_predictor(
     Args:
         history: Kept probes of other jobs (this job's own are left out by fingerprint).
         finished: Predicted whole-run time and real one, s, of runs that finished.
+        saves: Whether the job may write checkpoints, as those of tier 0 never do.
         seed: The same evidence and seed give the same predictions.
     """
     from predictors.job import ProbedJobPredictor
 
-    return ProbedJobPredictor(history=history, finished=finished, seed=seed)
+    return ProbedJobPredictor(history=history, finished=finished, saves=saves, seed=seed)

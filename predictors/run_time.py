@@ -34,7 +34,9 @@ _FINISH_LOG_SD = 0.6
 _START_LOG_SD = 0.2
 """Ten pairs of a probe's start and its run's, of scripts that import torch on a shared machine,
 differed by 0.29 (standard deviation of the logarithm; 0.16 by their median)."""
-_UNSEEN_START_S, _UNSEEN_CHECKPOINT_S = 10.0, 0.5
+_UNSEEN_START_S = 10.0
+_UNSEEN_CHECKPOINT_S, _UNSEEN_CHECKPOINT_LOG_SD = 1.0, 2.0
+"""From nothing to half a minute: models are small or large, and so are disks."""
 _PRIOR_ROWS = 4.0
 """So many measurements the noise of a part that is assumed beforehand counts for."""
 
@@ -80,7 +82,7 @@ class RunParts:
     Attributes:
         start: From launch to the first step.
         tail: After an epoch's last batch, on `tail_samples` samples (None when unknown).
-        checkpoint: Writing one; 0 when the probes did well without one, as tier 0 does.
+        checkpoint: Writing one; 0 when a probe came to its end without one, as tier 0 does.
         rest: What a run has once besides: slower first steps, leaving.
     """
 
@@ -91,16 +93,18 @@ class RunParts:
     rest: Part
 
 
-def parts_of(probes: Sequence[ProbeResult]) -> RunParts:
-    """Learn the parts from the probes that ended well."""
+def parts_of(probes: Sequence[ProbeResult], *, saves: bool = True) -> RunParts:
+    """Learn the parts from the probes that ended well, of a job that may save or that cannot."""
     good = [p for p in probes if is_measured(p)]
 
     def seen(values: Sequence[float | None]) -> tuple[tuple[int, float], ...]:
         pairs = zip(good, values, strict=True)
         return tuple((p.resources.workers, v) for p, v in pairs if v is not None and v >= 0)
 
-    # A probe of a job that saves ends with a checkpoint, unless that failed: then its time is open.
+    # A probe of a job that saves ends with a checkpoint, unless that failed or the probe was cut
+    # short: then its time is open.
     failed = any(p.error for p in good)
+    did_without = any(not p.cut and p.checkpoint_s is None for p in good)
     sizes = [p.tail_samples for p in good if p.tail_s is not None and p.tail_samples]
     return RunParts(
         start=Part(
@@ -111,7 +115,8 @@ def parts_of(probes: Sequence[ProbeResult]) -> RunParts:
         checkpoint=Part(
             seen=seen([p.checkpoint_s for p in good]),
             log_sd=0.4,
-            unseen_s=_UNSEEN_CHECKPOINT_S if failed else 0.0,
+            unseen_s=_UNSEEN_CHECKPOINT_S if saves and (failed or not did_without) else 0.0,
+            unseen_log_sd=_UNSEEN_CHECKPOINT_LOG_SD,
         ),
         rest=Part(seen=seen([p.rest_s for p in good]), log_sd=0.4, unseen_s=1.0),
     )

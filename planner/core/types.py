@@ -217,6 +217,8 @@ class ProbeResult:
         checkpoint_bytes: Size of it.
         rest_s: What the wall time holds besides the start, steps at the steady pace, tails and
             checkpoints: slower first steps, leaving; None when it cannot be told.
+        cut: Whether it was stopped before its own end, by a cap or by the user: that it wrote no
+            checkpoint then says nothing.
         peak_device_bytes: Largest peak over the workers, from inside: torch's counter of the GPU,
             or resident memory of the process tree on CPU.
         peak_outside_bytes: The same seen from outside (NVML, or psutil).
@@ -246,6 +248,7 @@ class ProbeResult:
     checkpoint_s: float | None = None
     checkpoint_bytes: int | None = None
     rest_s: float | None = None
+    cut: bool = False
     peak_device_bytes: int | None = None
     peak_outside_bytes: int | None = None
     capacity_bytes: int | None = None

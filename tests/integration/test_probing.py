@@ -98,6 +98,8 @@ def test_a_probe_measures_steady_steps_and_all_the_rest(tmp_path: Path) -> None:
     assert result.loader_wait_s == pytest.approx(0.0002)
     assert result.start_s is not None
     assert 0 < result.start_s < result.wall_s
+    assert result.rest_s is not None
+    assert not result.cut
     assert (result.tail_s, result.tail_samples) == (0.05, 12)
     assert (result.checkpoint_s, result.checkpoint_bytes) == (0.01, 1234)
     assert result.peak_device_bytes == 30_000_000 + 16 * 100_000
@@ -281,6 +283,9 @@ def test_a_probe_that_is_cut_off_late_still_counts(tmp_path: Path) -> None:
     assert result.state == "ok"
     assert result.steps >= 8
     assert result.tail_s is None
+    assert result.cut
+    # It hung for more than a second before it was cut: that is no part of leaving.
+    assert result.rest_s is None
 
 
 # ---- stopping

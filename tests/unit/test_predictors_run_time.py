@@ -19,10 +19,10 @@ QUIET = SyntheticJob(drift=0.0)
 NO_WIDTH = 1e-9
 
 
-def fitted(job: SyntheticJob = QUIET, **changes):
+def fitted(job: SyntheticJob = QUIET, *, saves: bool = True, **changes):
     rng = np.random.default_rng(0)
     trials = [job.probe(rng, w, m) for w, m in [(1, 16), (1, 64), (2, 32)]]
-    return job_predictor().fit([replace(p, **changes) for p in trials])
+    return job_predictor(saves=saves).fit([replace(p, **changes) for p in trials])
 
 
 def steps(samples: int, workers: int, micro_batch: int, global_batch: int = 64):
@@ -137,6 +137,28 @@ def test_a_job_that_writes_no_checkpoint_is_charged_for_none() -> None:
     assert parts_of([probe]).checkpoint.at(workers)[0] == 0
     broken = replace(probe, error="no checkpoint could be written: no space left on device")
     assert parts_of([broken]).checkpoint.at(workers)[0] > 0
+
+
+def test_probes_that_were_cut_short_do_not_make_checkpoints_free() -> None:
+    resources, knobs = configuration(1, 64)
+    asked = [(resources, replace(knobs, checkpoint_interval_s=60.0))]
+    work = WorkLoad(samples=6400, epochs=100)
+    cut = {"cut": True, "checkpoint_s": None, "rest_s": None}
+    true_s = fitted(checkpoint_s=20.0).predict(asked, work)[0].run_s.p50
+    run_s = fitted(**cut).predict(asked, work)[0].run_s
+    assert run_s.p50 < true_s < run_s.p95
+    without = fitted(saves=False, **cut).predict(asked, work)[0].run_s
+    assert without == fitted(checkpoint_s=None, rest_s=None).predict(asked, work)[0].run_s
+
+
+def test_one_probe_that_ended_without_a_checkpoint_tells_that_the_job_writes_none() -> None:
+    rng = np.random.default_rng(0)
+    ended = replace(QUIET.probe(rng, 1, 64), checkpoint_s=None)
+    cut = replace(QUIET.probe(rng, 1, 16), checkpoint_s=None, rest_s=None, cut=True)
+    workers = np.asarray([1.0])
+    assert parts_of([cut]).checkpoint.at(workers)[0] > 0
+    assert parts_of([cut, ended]).checkpoint.at(workers)[0] == 0
+    assert parts_of([cut, QUIET.probe(rng, 1, 32)]).checkpoint.at(workers)[0] == pytest.approx(0.2)
 
 
 def test_starts_that_differ_between_probes_widen_what_is_expected_of_the_next() -> None:

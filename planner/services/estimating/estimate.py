@@ -158,7 +158,10 @@ class Estimator:
         work = _work(study, probes)
         try:
             predictor = job_predictor(
-                history=study.others, finished=self._finished(), seed=request.seed
+                history=study.others,
+                finished=self._finished(),
+                saves=study.job.tier > 0,
+                seed=request.seed,
             ).fit(probes)
         except EvidenceError as error:
             nothing = _no_options(error, request, now)

@@ -248,9 +248,9 @@ class Attempt:
         said = errors[guilty] or failure.tail(logs / f"worker-{guilty}.out")
         first = watch.first_step_at
         start_s = None if first is None else max(0.0, first - launched_at)
-        rest_s = (
-            watch.rest_s(wall_s, start_s, dropped=dropped) if ok and start_s is not None else None
-        )
+        cut, rest_s = ending.stopped is not None, None
+        if ok and not cut and start_s is not None:
+            rest_s = watch.rest_s(wall_s, start_s, dropped=dropped)
         base = self._result(state, wall_s, error=error)
         return replace(
             base,
@@ -265,6 +265,7 @@ class Attempt:
             checkpoint_s=fmean(watch.checkpoints_s) if watch.checkpoints_s else None,
             checkpoint_bytes=watch.checkpoint_bytes,
             rest_s=rest_s,
+            cut=cut,
             peak_device_bytes=self._inside(watch),
             capacity_bytes=self._capacity(watch),
             slice_samples=self.data.train_samples or watch.samples,

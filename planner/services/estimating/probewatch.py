@@ -149,6 +149,7 @@ class ProbeWatch:
 
         Leaving, and how much longer the warm-up took than as many steady steps. Steps that took
         no whole batch, and every tail and checkpoint, are accounted for: a run's own are predicted.
+        Only of a probe that ended: one that was stopped may have been in the middle of a tail.
 
         Args:
             wall_s: Of the whole probe.
