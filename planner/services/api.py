@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from planner.core.consent import Rest, rest
 from planner.core.distribution import Distribution
 from planner.core.events import Event, EventSink
 from planner.core.plan import ControllerMode, Decision, Plan
@@ -112,6 +113,7 @@ class RunView:
         metrics: The last value of everything the job logged.
         eta_s: Distribution of the remaining wall time, None before the first step.
         cost_at_end_usd: Distribution of the final cost, None before the first step.
+        last_checkpoint_step: Optimiser steps that the last checkpoint holds.
     """
 
     summary: RunSummary
@@ -135,6 +137,24 @@ class RunView:
     metrics: Mapping[str, float] = field(default_factory=dict)
     decisions: tuple[Decision, ...] = ()
     warnings: tuple[str, ...] = ()
+    last_checkpoint_step: int | None = None
+
+    @property
+    def saved_progress(self) -> float:
+        """Fraction of the work that is in the last checkpoint, where a resumed run goes on."""
+        if not self.last_checkpoint_step or not self.steps_total:
+            return 0.0
+        return min(self.last_checkpoint_step / self.steps_total, 1.0)
+
+    @property
+    def rest(self) -> Rest:
+        """What the run may still spend once it is resumed."""
+        return rest(
+            self.plan.option,
+            budget_usd=self.summary.budget_usd,
+            spent_usd=self.summary.spent_usd,
+            saved=self.saved_progress,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from planner.core.consent import rest_usd, worst_case_usd
+from planner.core.consent import worst_case_usd
 from planner.core.types import EstimateResult, Option
 from planner.core.units import format_bytes, format_duration, format_money
 from planner.services.api import RunView
@@ -42,7 +42,8 @@ class Agreement:
         note: What is so until it is answered.
         lines: What is agreed to.
         verb: The word on the button that agrees.
-        worst_usd: Most that may be spent once it is agreed to.
+        worst_usd: Most that may be spent once it is agreed to, as far as that can be told.
+        capped: Whether a cap sees to it that it is not more.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Agreement:
     lines: tuple[Content, ...]
     verb: str
     worst_usd: float
+    capped: bool
 
 
 def ask_to_agree(app: PlannerApp, agreement: Agreement, agreed: Callable[[], None]) -> None:
@@ -71,6 +73,7 @@ def launch_agreement(estimate: EstimateResult, option: Option) -> Agreement:
         lines=tuple(launch_lines(estimate, option)),
         verb="Launch",
         worst_usd=worst_case_usd(option, estimate.goal.budget_usd),
+        capped=estimate.goal.budget_usd is not None,
     )
 
 
@@ -127,17 +130,8 @@ def resume_agreement(view: RunView, now: datetime) -> Agreement:
         note="it spends nothing until then",
         lines=tuple(resume_lines(view, now)),
         verb="Resume",
-        worst_usd=_rest_usd(view),
-    )
-
-
-def _rest_usd(view: RunView) -> float:
-    summary = view.summary
-    return rest_usd(
-        view.plan.option,
-        budget_usd=summary.budget_usd,
-        spent_usd=summary.spent_usd,
-        progress=summary.progress,
+        worst_usd=view.rest.worst_usd,
+        capped=view.rest.limited,
     )
 
 
@@ -148,12 +142,12 @@ def resume_lines(view: RunView, now: datetime) -> Iterable[Content]:
     yield Content()
     saved = view.last_checkpoint_at
     source = f"the checkpoint of {time_of_day(saved, seconds=True)}" if saved else "its start"
-    done = f"   {percent(summary.progress)} was done"
+    done = f"   at {percent(view.saved_progress)} of the work"
     yield pair("goes on", f"from {source}", (done, "$soft"))
     yield _price_line(view.plan.max_usd_per_h, "at most")
     cap = "" if summary.budget_usd is None else f"   of {format_money(summary.budget_usd)}"
     yield pair("spent", format_money(summary.spent_usd), (cap, "$soft"))
-    yield pair("may spend", (f"{format_money(_rest_usd(view))} more", "bold"))
+    yield pair("may spend", (view.rest.text, "bold"))
     yield _stops_at(summary.budget_usd)
     at = view.plan.goal.deadline_at
     if at is not None:
@@ -183,14 +177,15 @@ def extend_agreement(view: RunView, extension: Extension, now: datetime) -> Agre
         pair("spent", format_money(view.summary.spent_usd)),
     ]
     if more_usd is not None:
-        rest = format_money(_rest_usd(view) + more_usd)
+        rest = format_money(view.rest.worst_usd + more_usd)
         lines.append(pair("may spend", (f"{rest} more", "bold"), "  as of now"))
     return Agreement(
         title=f"Extend {view.summary.id}?",
         note="noted as a decision",
         lines=tuple(lines),
         verb="Extend",
-        worst_usd=0.0 if more_usd is None else _rest_usd(view) + more_usd,
+        worst_usd=0.0 if more_usd is None else view.rest.worst_usd + more_usd,
+        capped=view.rest.limited,
     )
 
 

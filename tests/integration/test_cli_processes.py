@@ -349,7 +349,7 @@ def test_resuming_says_what_may_still_be_spent(
     driver: Callable[..., list[str]], calls: Path, terminal: Start
 ) -> None:
     screen = terminal(driver("endless", "resume", "r-7f3k", "--detach"))
-    screen.see("for at most $0.99 more? [y/N] ")
+    screen.see("at most $0.99 more? [y/N] ")
     screen.type("y\n")
     assert screen.end() == 0
     assert asked(calls, "resume") == 1

@@ -97,6 +97,7 @@ def view(state: RunState = RunState.RUNNING, *, progress: float = 0.5, **changes
             Decision(id="d1", at=NOW, action="hold", why="all inside plan", mode="guarded"),
         ),
         warnings=("80 % of the cap is spent",),
+        last_checkpoint_step=92,
     )
     return replace(made, **of_view)
 

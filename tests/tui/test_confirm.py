@@ -9,6 +9,7 @@ import pytest
 from support.fake_services import FakeServices, view
 from support.tui import Stage, press, settle, to_options
 
+from planner.core.distribution import Distribution
 from planner.core.errors import PriceMovedError
 from planner.core.types import Goal, RunState
 
@@ -57,7 +58,7 @@ async def test_without_a_cap_the_worst_case_is_what_has_to_be_typed() -> None:
         await press(pilot, "L")
         text = stage.screen_text()
         assert "no cap is set" in text
-        assert "It may cost up to $0.0" in text
+        assert "It may cost $0.0" in text
 
 
 async def test_what_was_shown_is_the_highest_price_accepted() -> None:
@@ -102,7 +103,8 @@ async def test_resuming_says_what_may_be_spent_and_asks() -> None:
         text = stage.screen_text()
         assert "Resume r-7f3k?" in text
         assert "$0.25   of $1.00" in text
-        assert "$0.75 more" in text
+        assert "at most $0.75 more" in text
+        assert "at 40 % of the work" in text
         assert "$0.05/h   at most" in text
         await press(pilot, "enter")
         assert services.asked("resume") == []
@@ -122,6 +124,17 @@ async def test_resuming_above_the_limit_takes_what_may_still_be_spent_to_be_type
         await pilot.press(*"38")
         await press(pilot, "enter", "enter")
         assert services.asked("resume") == ["r-7f3k"]
+
+
+async def test_without_a_cap_resuming_names_no_limit_and_counts_from_the_checkpoint() -> None:
+    services, stage = resting(spent_usd=2.0, budget_usd=None)
+    option = replace(services.views[0].plan.option, cost_usd=Distribution.exactly(20.0))
+    services.views = [replace(v, plan=replace(v.plan, option=option)) for v in services.views]
+    async with stage.running() as pilot:
+        await press(pilot, "p")
+        text = stage.screen_text()
+        assert "no limit; about $12.00 more, retries not counted" in text
+        assert "It may cost $12.00" in text
 
 
 @pytest.mark.parametrize("state", [RunState.FAILED, RunState.STOPPED_BY_CAP])

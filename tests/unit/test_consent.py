@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from support.planning import estimate
 
-from planner.core.consent import is_amount, rest_usd, worst_case_usd
+from planner.core.consent import is_amount, rest, worst_case_usd
+from planner.core.distribution import Distribution
 
 
 def test_without_a_cap_it_is_the_99_percent_quantile() -> None:
@@ -22,8 +25,16 @@ def test_only_the_cap_stops_a_run_so_the_cap_is_what_it_may_cost() -> None:
 
 def test_a_run_may_still_spend_what_its_cap_leaves() -> None:
     option = estimate().options[0]
-    assert rest_usd(option, budget_usd=40.0, spent_usd=2.0, progress=0.5) == 38.0
-    assert rest_usd(option, budget_usd=1.0, spent_usd=1.2, progress=0.5) == 0.0
+    left = rest(option, budget_usd=40.0, spent_usd=2.0, saved=0.5)
+    assert (left.worst_usd, left.limited, left.text) == (38.0, True, "at most $38.00 more")
+    assert rest(option, budget_usd=1.0, spent_usd=1.2, saved=0.5).worst_usd == 0.0
+
+
+def test_without_a_cap_nothing_limits_it_and_what_is_not_saved_is_paid_again() -> None:
+    option = replace(estimate().options[0], cost_usd=Distribution.exactly(8.0))
+    left = rest(option, budget_usd=None, spent_usd=5.0, saved=0.25)
+    assert (left.worst_usd, left.expected_usd, left.limited) == (6.0, 6.0, False)
+    assert left.text == "no limit; about $6.00 more, retries not counted"
 
 
 @pytest.mark.parametrize(

@@ -392,6 +392,13 @@ def test_logs_hide_secrets_and_bear_any_bytes(shop):
     assert "100%" in texts
 
 
+def test_a_view_knows_how_much_of_the_work_its_last_checkpoint_holds(shop):
+    shop.done("r-0001")
+    view = shop.services.view("r-0001")
+    assert (view.last_checkpoint_step, view.saved_progress) == (20, 1.0)
+    assert replace(view, last_checkpoint_step=None).saved_progress == 0.0
+
+
 # ---- reports and comparisons
 
 

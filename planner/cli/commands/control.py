@@ -88,25 +88,19 @@ def _show(view: RunView, *, json: bool) -> None:
 
 def _ask_to_resume(view: RunView, line: str, *, above_usd: float) -> None:
     from planner.cli.confirm import ask_to_spend, require_terminal
-    from planner.core.consent import rest_usd
     from planner.core.units import format_money
 
     run = view.summary
     require_terminal("resuming, which spends money again,", line)
-    worst = rest_usd(
-        view.plan.option,
-        budget_usd=run.budget_usd,
-        spent_usd=run.spent_usd,
-        progress=run.progress,
-    )
     cap = "no cap" if run.budget_usd is None else f"cap {format_money(run.budget_usd)}"
-    more = "without limit" if run.budget_usd is None else f"for at most {format_money(worst)} more"
+    done = f"{run.id} goes on at {100 * view.saved_progress:.0f} % of the work"
+    diagnostics.say(f"{done}; spent {format_money(run.spent_usd)}, {cap}")
+    rest = view.rest
     rate = format_money(view.plan.max_usd_per_h)
-    diagnostics.say(
-        f"{run.id} is {100 * run.progress:.0f} % done, spent {format_money(run.spent_usd)}, {cap}"
+    question = f"go on at up to {rate}/h, {rest.text}?"
+    ask_to_spend(
+        question, rest.worst_usd, above_usd=above_usd, verb="resume", refused="not resumed"
     )
-    question = f"go on at up to {rate}/h, {more}?"
-    ask_to_spend(question, worst, above_usd=above_usd, verb="resume", refused="not resumed")
 
 
 APPS = {

@@ -97,18 +97,12 @@ def _clock(at: datetime, beside: datetime | None = None) -> str:
 def _agree(view: RunView, more_usd: float | None, line: str, *, above_usd: float) -> None:
     """Ask. A later deadline alone does not let the run spend more."""
     from planner.cli.confirm import ask_to_spend, require_terminal
-    from planner.core.consent import rest_usd
     from planner.core.units import format_money
 
     require_terminal("an extension", line)
-    run, worst, question = view.summary, 0.0, "extend it so?"
+    worst, question = 0.0, "extend it so?"
     if more_usd is not None:
-        worst = more_usd + rest_usd(
-            view.plan.option,
-            budget_usd=run.budget_usd,
-            spent_usd=run.spent_usd,
-            progress=run.progress,
-        )
+        worst = view.rest.worst_usd + more_usd
         question = f"extend it so, for at most {format_money(worst)} more from now on?"
     ask_to_spend(question, worst, above_usd=above_usd, verb="extend", refused="not extended")
 

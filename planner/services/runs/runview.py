@@ -81,6 +81,7 @@ def run_view(plan: Plan, record: RunRecord, now: datetime, *, supervisor_alive: 
         },
         metrics=dict(record.metrics),
         decisions=tuple(record.decisions.values()),
+        last_checkpoint_step=last.step if last else None,
         warnings=(*record.warnings, *_orphaned(plan, record, supervisor_alive)),
     )
 

@@ -46,8 +46,9 @@ class ConfirmScreen(ModalScreen[bool]):
             yield Static(Content("\n").join([*agreement.lines, Content()]))
             if self._typed:
                 with Horizontal(classes="buttons"):
+                    up_to = "up to " if agreement.capped else ""
                     yield Static(
-                        f"It may cost up to {format_money(agreement.worst_usd)}, more than "
+                        f"It may cost {up_to}{format_money(agreement.worst_usd)}, more than "
                         f"{format_money(self._limit_usd)}: type that amount  "
                     )
                     yield Input(id="amount", placeholder="amount")
