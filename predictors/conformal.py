@@ -59,11 +59,6 @@ class Calibration:
         """Name of the interval's method, as it is shown."""
         return "analytic" if self.radius is None else "split"
 
-    @property
-    def typical_sigma(self) -> float:
-        """What the width of a typical run's interval comes to as a standard deviation."""
-        return self.drift_sigma if self.radius is None else self.radius / _Z95
-
     def widen(self, quantiles: Array, *, unsteadiness: float = 0.0) -> Array:
         """Add drift to quantiles of a time that hold model uncertainty only.
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from planner.core.distribution import I50, Distribution, Evidence, Z
+from planner.core.distribution import I05, I50, I95, Distribution, Evidence, Z
 from planner.core.errors import EvidenceError
 from planner.core.prediction import Bottleneck, Prediction
 from planner.core.types import Knobs, ModelCard, ProbeResult, ResourceConfig, WorkLoad
 from predictors import features, run_time
-from predictors.conformal import PRIOR_DRIFT_SIGMA, Calibration, calibrate
+from predictors.conformal import Calibration, calibrate
 from predictors.memory import MemoryRegressor
 from predictors.run_time import RunParts
 from predictors.step_law import compute_per_sample_s
@@ -152,9 +152,11 @@ class ProbedJobPredictor:
         )
         memory, p_oom = self._memory(machine, configs, columns)
         unsteady = machine.unsteadiness
+        shown = self.calibration_.widen(run, unsteadiness=unsteady)
         return self._assemble(
             step=self.calibration_.widen(step, unsteadiness=unsteady),
-            run=self.calibration_.widen(run, unsteadiness=unsteady),
+            run=shown,
+            by_runs=_times_as_wide(shown, Calibration().widen(run, unsteadiness=unsteady)),
             memory=memory,
             p_oom=p_oom,
             bounds=_bottlenecks(machine.step, columns, configs, memory, ratio),
@@ -166,6 +168,7 @@ class ProbedJobPredictor:
         *,
         step: Array,
         run: Array,
+        by_runs: Array,
         memory: Array,
         p_oom: Array,
         bounds: Sequence[Bottleneck],
@@ -184,6 +187,7 @@ class ProbedJobPredictor:
                 interval_method=calibration.method,
                 calibrated=calibration.radius is not None,
                 n_calibration=calibration.n,
+                widened_by_runs=float(by_runs[i]),
             )
             for i, peak in enumerate(memory.tolist())
         ]
@@ -261,8 +265,6 @@ class ProbedJobPredictor:
             else sum(m.rows for m in self.machines_.values()),
             coverage=calibration.coverage,
             n_runs=calibration.n,
-            drift_sigma=calibration.typical_sigma,
-            assumed_drift_sigma=PRIOR_DRIFT_SIGMA,
             time_mape=float(np.mean(time_errors)) if time_errors else None,
             memory_mape=float(np.mean(memory_errors)) if memory_errors else None,
         )
@@ -328,6 +330,13 @@ def _step_quantiles(model: StepTimeRegressor, columns: features.Table, ratio: Ra
     sigma = np.where(z < 0, np.hypot(low, ratio.log_sd)[:, None], 0.0)
     sigma = sigma + np.where(z >= 0, np.hypot(high, ratio.log_sd)[:, None], 0.0)
     result: Array = np.exp(centre[:, None] + ratio.log_mean + sigma * z)
+    return result
+
+
+def _times_as_wide(shown: Array, other: Array) -> Array:
+    """Width of 90 % intervals over that of others, as logarithms, of quantiles (n, len(LEVELS))."""
+    one, two = (np.log(q[:, I95] / q[:, I05]) for q in (shown, other))
+    result: Array = one / two
     return result
 
 

@@ -24,7 +24,12 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What one configuration would do with the whole job."""
+    """What one configuration would do with the whole job.
+
+    Attributes:
+        widened_by_runs: Width of the 90 % interval of `run_s`, as a logarithm, over what it would
+            be if no run had finished; below 1 where runs made it narrower.
+    """
 
     step_time_s: Distribution
     run_s: Distribution
@@ -35,3 +40,4 @@ class Prediction:
     interval_method: Literal["cqr", "split", "analytic", "none"] = "analytic"
     calibrated: bool = False
     n_calibration: int = 0
+    widened_by_runs: float = 1.0

@@ -345,8 +345,6 @@ class ModelCard:
 
     Attributes:
         n_runs: Finished runs that intervals were moved by.
-        drift_sigma: Standard deviation of log(time of a run / as predicted) that intervals allow
-            for because of them, and `assumed_drift_sigma` what they allow for before there are any.
     """
 
     id: str
@@ -355,8 +353,6 @@ class ModelCard:
     time_mape: float | None = None
     memory_mape: float | None = None
     n_runs: int = 0
-    drift_sigma: float | None = None
-    assumed_drift_sigma: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

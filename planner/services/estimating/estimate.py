@@ -14,6 +14,7 @@ from planner.core.distribution import Distribution
 from planner.core.errors import EvidenceError, NotFoundError, StoreError, UsageError
 from planner.core.events import EventSink
 from planner.core.options import RULES, Candidate, build_options, rescore_options
+from planner.core.prediction import Prediction
 from planner.core.types import (
     EstimateResult,
     Goal,
@@ -178,7 +179,13 @@ class Estimator:
             )
         ]
         options, recommendation = build_options(candidates, work, request.goal, now)
-        conclusion = Conclusion(at=now, options=options, recommendation=recommendation, card=card)
+        conclusion = Conclusion(
+            at=now,
+            options=options,
+            recommendation=recommendation,
+            card=card,
+            predictions=tuple(predictions),
+        )
         return self._result(study, request, evidence, work, conclusion)
 
     def _result(
@@ -201,7 +208,7 @@ class Estimator:
             *busy_warning(evidence.probes),
             *work_warnings(study.job, work),
             *option_warnings(conclusion.options),
-            *drift_warning(conclusion.card),
+            *drift_warning(conclusion.card, conclusion.predictions),
             *conclusion.warnings,
         )
         return EstimateResult(
@@ -283,6 +290,7 @@ class Conclusion:
     options: tuple[Option, ...]
     recommendation: Recommendation
     card: ModelCard
+    predictions: tuple[Prediction, ...] = ()
     warnings: tuple[Warning_, ...] = ()
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from statistics import median
 
+from planner.core.prediction import Prediction
 from planner.core.types import JobSpec, ModelCard, Option, ProbeResult, Warning_, WorkLoad
 from planner.core.units import format_duration
 
@@ -67,16 +69,15 @@ def reuse_warning(reused: Sequence[ProbeResult], now: datetime) -> tuple[Warning
     return (Warning_(code="probe.reused", text=text, hint="--fresh measures again"),)
 
 
-def drift_warning(card: ModelCard) -> tuple[Warning_, ...]:
+def drift_warning(card: ModelCard, predictions: Sequence[Prediction]) -> tuple[Warning_, ...]:
     """Intervals are wider than the probes alone make them, because of how finished runs went."""
-    used, assumed = card.drift_sigma, card.assumed_drift_sigma
-    if not card.n_runs or used is None or assumed is None or used < _WIDENED * assumed:
+    times = median([p.widened_by_runs for p in predictions] or [1.0])
+    if times < _WIDENED:
         return ()
     runs = "1 finished run" if card.n_runs == 1 else f"{card.n_runs} finished runs"
     text = (
-        f"Intervals are wider because of {runs}: they allow for {100 * used:.0f} % (standard "
-        f"deviation) between a run and its prediction, where {100 * assumed:.0f} % is assumed at "
-        "first."
+        f"Intervals are {times:.1f} times as wide because of {runs}: real times differed "
+        "from predicted ones by more than is assumed at first."
     )
     hint = "planner compare RUN RUN shows how runs differed; every job's runs count."
     return (Warning_(code="model.intervals_widened", text=text, hint=hint),)
