@@ -334,6 +334,7 @@ def run_app(
     confirm_above_usd: float = 10.0,
     run_id: str | None = None,
     clock: Clock | None = None,
+    goal: Goal | None = None,
 ) -> None:
     """Run the app until the person leaves it.
 
@@ -349,6 +350,7 @@ def run_app(
         confirm_above_usd: Worst case from which on a launch needs its cap typed.
         run_id: Open this run at once.
         clock: What time it is.
+        goal: What the form starts with; None takes the job's own.
     """
     session = Session(
         services=services,
@@ -361,6 +363,7 @@ def run_app(
         run_id=run_id,
         clock=clock or SystemClock(),
     )
+    session.goal = goal or session.goal
     app = PlannerApp(session, ascii=ascii, theme=theme)
     app.run()
     for line in app.farewell:

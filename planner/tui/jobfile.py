@@ -26,10 +26,11 @@ DEFAULT_EDITOR = "vi"
 # ---- saving --------------------------------------------------------------------------------------
 
 
-def with_goal(text: str, goal: Goal, deadline: str) -> str:
-    """The text of a job file with this goal in it; everything else stays as it is.
+def with_goal(text: str, goal: Goal, deadline: str, *, was: Goal) -> str:
+    """The text of a job file with a goal in it that `was` another; all else stays as it is.
 
-    The deadline is written as it was typed, `6h` or `17:40`; an empty one is left out.
+    What is the same in both stays as it is written, too. The deadline is written as it was typed,
+    `6h` or `17:40`; an empty one is left out.
 
     Raises:
         ConfigError: The text is not TOML.
@@ -37,25 +38,49 @@ def with_goal(text: str, goal: Goal, deadline: str) -> str:
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
+    changed = _changed_keys(goal, deadline, was)
     try:
         document = tomlkit.parse(text)
     except TOMLKitError as error:
         raise ConfigError(f"the job file is not TOML any more: {error}", hint="ctrl+e") from error
     table: Any = document.setdefault("goal", tomlkit.table())
-    budget, usual = goal.budget_usd, Goal()
-    wanted: dict[str, str | float | None] = {
-        "deadline": deadline or None,
-        "budget": int(budget) if budget is not None and budget == int(budget) else budget,
-        "confidence": goal.confidence,
-        "prefer": goal.prefer,
-    }
-    absent = {"confidence": usual.confidence, "prefer": usual.prefer}
-    for key, value in wanted.items():
+    for key, value in changed.items():
         if value is None:
             table.pop(key, None)
-        elif table.get(key, absent.get(key)) != value:
+        else:
             table[key] = value
     return tomlkit.dumps(document)
+
+
+def _changed_keys(goal: Goal, deadline: str, was: Goal) -> dict[str, str | float | None]:
+    """The keys of `[goal]` whose values differ, and what to write; None for a key to drop."""
+    changed: dict[str, str | float | None] = {}
+    if (goal.deadline_s, goal.deadline_at) != (was.deadline_s, was.deadline_at):
+        changed["deadline"] = deadline or None
+    budget = goal.budget_usd
+    if budget != was.budget_usd:
+        whole = budget is not None and budget == int(budget)
+        changed["budget"] = int(budget) if budget is not None and whole else budget
+    if goal.confidence != was.confidence:
+        changed["confidence"] = goal.confidence
+    if goal.prefer != was.prefer:
+        changed["prefer"] = goal.prefer
+    return changed
+
+
+def deadline_text(goal: Goal) -> str:
+    """A deadline that nobody typed, as it is written into a file: exact to the second.
+
+    Whole seconds were stated as a duration; others were reckoned from a time of day.
+    """
+    if goal.deadline_s is None:
+        return ""
+    if goal.deadline_at is not None and goal.deadline_s != round(goal.deadline_s):
+        return goal.deadline_at.isoformat(timespec="seconds")
+    minutes, seconds = divmod(round(goal.deadline_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "m"), (seconds, "s"))
+    return "".join(f"{number}{unit}" for number, unit in parts if number)
 
 
 def ask_to_save(app: PlannerApp, deadline: str) -> None:
@@ -69,8 +94,10 @@ def ask_to_save(app: PlannerApp, deadline: str) -> None:
 
 
 def _save(app: PlannerApp, source: Path, deadline: str, target: Path) -> None:
+    session = app.session
+    was = Goal() if session.job is None else session.job.goal
     try:
-        text = with_goal(_read(source), app.session.goal, deadline)
+        text = with_goal(_read(source), session.goal, deadline, was=was)
     except PlannerError as error:
         app.show_error(error)
         return
@@ -104,7 +131,7 @@ def _write(app: PlannerApp, target: Path, text: str) -> None:
     session = app.session
     session.job_path = target
     if session.job is not None:
-        session.job = replace(session.job, source=str(target))
+        session.job = replace(session.job, source=str(target), goal=session.goal)
     app.notify(f"Saved {target}")
     app.changed()
 
@@ -154,10 +181,13 @@ def _run_editor(path: Path) -> None:
 def _take(app: PlannerApp, job: JobSpec, before: Goal | None) -> bool:
     """Take an edited job over. A goal that was not edited stays as it is in the form."""
     session = app.session
-    goal = session.goal if job.goal == before else job.goal
+    goal, edited = job.goal, job.goal != before
+    if not edited and session.job is not None:
+        goal, job = session.goal, replace(job, goal=session.job.goal)
     if session.job is not None and replace(job, goal=session.job.goal) == session.job:
+        session.job = job
         app.set_goal(goal)
-        return job.goal != before
+        return edited
     session.job, session.goal = job, goal
     session.board, session.probe_plan = ProbeBoard(), None
     session.estimate = session.estimate_error = session.what_if = session.tried_goal = None

@@ -329,16 +329,19 @@ def test_bad_input_is_named_and_ends_with_2(
 def test_the_app_opens_with_the_goal_that_was_typed(
     planner: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[JobSpec] = []
-    monkeypatch.setattr("planner.tui.app.run_app", lambda _, *, job, **__: opened.append(job))
+    opened: list[tuple[JobSpec, Goal]] = []
+    monkeypatch.setattr(
+        "planner.tui.app.run_app", lambda _, *, job, goal, **__: opened.append((job, goal))
+    )
     monkeypatch.setattr("planner.cli.commands.app.has_terminal", lambda: True)
     assert planner("job.toml", "--deadline", "10m", "--prefer", "time").code == 0
     assert planner("job.toml").code == 0
     assert planner("job.toml", "--budget", "none").code == 2
-    assert [(job.goal.deadline_s, job.goal.prefer) for job in opened] == [
+    assert [(goal.deadline_s, goal.prefer) for _, goal in opened] == [
         (600.0, "time"),
         (None, "cost"),
     ]
+    assert all(job.goal == Goal() for job, _ in opened), "the job is as its file says"
 
 
 # ---- estimate ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from support.tui import Stage, press, settle
 
 from planner.config.jobfile import load_job
 from planner.tui.jobfile import with_goal
+from planner.tui.text import short_duration
 
 TEXT = """# what a person wrote
 [job]
@@ -41,7 +42,11 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def opened(path: Path) -> Stage:
-    """The app on that file, in a terminal that can be handed over."""
+    """The app on that file."""
+    return opened_on(path)
+
+
+def opened_on(path: Path) -> Stage:
     stage = Stage(FakeServices())
     stage.job = load_job(path, stage.clock.now())
     stage.make()
@@ -66,12 +71,48 @@ async def type_into(stage: Stage, pilot: object, name: str, text: str) -> None:
 
 
 def test_a_goal_goes_into_the_text_and_the_rest_stays(opened: Stage) -> None:
-    goal = opened.app.session.goal
-    text = with_goal(TEXT, goal, "17:40")
+    was = opened.app.session.goal
+    later = replace(was, deadline_s=7200.0)
+    text = with_goal(TEXT, later, "17:40", was=was)
     assert 'deadline = "17:40"' in text
     assert text.replace('"17:40"', '"10m"') == TEXT
-    assert 'prefer = "time"' in with_goal(TEXT, replace(goal, prefer="time"), "")
-    assert "deadline" not in with_goal(TEXT, goal, "")
+    assert 'prefer = "time"' in with_goal(TEXT, replace(was, prefer="time"), "", was=was)
+    without = replace(was, deadline_s=None, deadline_at=None)
+    assert "deadline" not in with_goal(TEXT, without, "", was=was)
+
+
+@pytest.mark.parametrize(
+    "written", ['"1h30m20s"', '"90m"', '"2026-12-24T18:00:30+01:00"', "2026-12-24T18:00:30Z"]
+)
+@pytest.mark.asyncio
+async def test_what_was_not_touched_stays_to_the_letter(path: Path, written: str) -> None:
+    text = TEXT.replace('"10m"', written).replace("0.9  ", "0.90 ")
+    text = text.replace("[[where]]", 'budget = "$40.00"\n\n[[where]]')
+    path.write_text(text, encoding="utf-8")
+    stage = opened_on(path)
+    goal = stage.app.session.goal
+    async with stage.running() as pilot:
+        field = stage.app.screen.query_one("#deadline")
+        field.focus()
+        await press(pilot, "end", "backspace", "backspace", "escape")
+        shown = field.value  # type: ignore[attr-defined]
+        await type_into(stage, pilot, "deadline", "")
+        await type_into(stage, pilot, "deadline", short_duration(goal.deadline_s or 0))
+        assert stage.app.session.goal == goal, shown
+        await press(pilot, "escape", "ctrl+s", "enter", "o")
+        assert "Saved" in stage.screen_text()
+        assert path.read_text(encoding="utf-8") == text
+        await type_into(stage, pilot, "budget", "50")
+        await press(pilot, "ctrl+s", "enter", "o")
+    assert path.read_text(encoding="utf-8") == text.replace('"$40.00"', "50")
+
+
+@pytest.mark.asyncio
+async def test_a_goal_of_flags_is_saved_to_the_second(opened: Stage, path: Path) -> None:
+    opened.app.session.goal = replace(opened.app.session.goal, deadline_s=5420.0)
+    async with opened.running() as pilot:
+        await press(pilot, "ctrl+s", "enter", "o")
+    assert path.read_text(encoding="utf-8") == TEXT.replace('"10m"', '"1h30m20s"')
 
 
 @pytest.mark.asyncio

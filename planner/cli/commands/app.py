@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -76,9 +75,8 @@ def open_app(
         return
     path = job or (Path(DEFAULT_JOB_FILE) if Path(DEFAULT_JOB_FILE).is_file() else None)
     spec = None if path is None else read_job(called, path)
-    if spec is not None and flags is not None:
-        spec = replace(spec, goal=goal_of(spec.goal, flags))
-    start(called.services(), job=spec, job_path=path)
+    goal = None if spec is None or flags is None else goal_of(spec.goal, flags)
+    start(called.services(), job=spec, job_path=path, goal=goal)
 
 
 APPS = {"app": command.single(app)}

@@ -55,10 +55,11 @@ class JobScreen(PlannerScreen):
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("job")
 
     _goal_in_fields: Goal | None = None
+    _filled_with = Goal()
 
     def panes(self) -> ComposeResult:
         """Form and goal side by side, checks, and what enter does."""
-        goal = self.session.goal
+        self._filled_with = goal = self.session.goal
         with Horizontal(id="top"):
             yield FocusPane("job", id="form")
             with Vertical(id="goal", classes="pane"):
@@ -141,7 +142,7 @@ class JobScreen(PlannerScreen):
 
     def _fill_fields(self) -> None:
         """Put a goal that comes from elsewhere into the fields: a what-if, or an edited file."""
-        goal = self.session.goal
+        self._filled_with = goal = self.session.goal
         self.query_one("#deadline", Input).value = _deadline_text(goal)
         self.query_one("#budget", Input).value = _budget_text(goal)
         self.query_one(Slider).set_values(CONFIDENCES, goal.confidence)
@@ -232,9 +233,9 @@ class JobScreen(PlannerScreen):
         goal = self.session.goal
         try:
             if field.id == "deadline":
-                new = _with_deadline(goal, text, self)
+                new = self._with_deadline(goal, text)
             else:
-                new = replace(goal, budget_usd=parse_money_usd(text) if text else None)
+                new = self._with_budget(goal, text)
         except UnitError as error:
             self._complain(field, error)
             return False
@@ -243,6 +244,23 @@ class JobScreen(PlannerScreen):
             self._set_goal(new)
             self._paint_goal()
         return True
+
+    def _with_deadline(self, goal: Goal, text: str) -> Goal:
+        """The goal with the deadline of a text. Raises `UnitError`."""
+        now = self.session.now()
+        for known in (self._filled_with, goal):
+            # The same words again: to the second as it was, and counted from when it was stated.
+            over = known.deadline_at is not None and known.deadline_at <= now
+            if text == _deadline_text(known) and (known == goal or not over):
+                return replace(goal, deadline_s=known.deadline_s, deadline_at=known.deadline_at)
+        seconds, at = parse_deadline(text, now) if text else (None, None)
+        return replace(goal, deadline_s=seconds, deadline_at=at)
+
+    def _with_budget(self, goal: Goal, text: str) -> Goal:
+        """The goal with the budget of a text. Raises `UnitError`."""
+        if text == _budget_text(self._filled_with):
+            return replace(goal, budget_usd=self._filled_with.budget_usd)
+        return replace(goal, budget_usd=parse_money_usd(text) if text else None)
 
     def _complain(self, field: Input, error: UnitError | None) -> None:
         problem = self.query_one(f"#{field.id}-problem", Static)
@@ -281,10 +299,13 @@ class JobScreen(PlannerScreen):
 
     def do_save(self) -> None:
         """Save the job file with the goal of the form; asks for its name."""
-        from planner.tui.jobfile import ask_to_save
+        from planner.tui.jobfile import ask_to_save, deadline_text
 
-        if not self._to_wrong_field():
-            ask_to_save(self.planner, self.query_one("#deadline", Input).value.strip())
+        if self._to_wrong_field():
+            return
+        typed = self.query_one("#deadline", Input).value.strip()
+        as_filled = typed == _deadline_text(self._filled_with)
+        ask_to_save(self.planner, deadline_text(self.session.goal) if as_filled else typed)
 
     def do_edit(self) -> None:
         """Open the job file in the person's editor, and take over what comes back."""
@@ -322,12 +343,3 @@ def _deadline_text(goal: Goal) -> str:
 
 def _budget_text(goal: Goal) -> str:
     return "" if goal.budget_usd is None else f"{goal.budget_usd:.10g}"
-
-
-def _with_deadline(goal: Goal, text: str, screen: PlannerScreen) -> Goal:
-    if text == _deadline_text(goal):
-        return goal  # the same words again: the deadline still counts from when it was stated
-    if not text:
-        return replace(goal, deadline_s=None, deadline_at=None)
-    seconds, at = parse_deadline(text, screen.session.now())
-    return replace(goal, deadline_s=seconds, deadline_at=at)
