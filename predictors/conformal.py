@@ -4,7 +4,8 @@ Until there are `ENOUGH` finished runs, machine drift (the same run on the same 
 on another day) has a prior, updated by what those runs showed. From then on the interval is split
 conformal (Vovk et al. 2005; Lei et al. 2018, doi:10.1080/01621459.2017.1307116) on the absolute log
 ratio of real to predicted median: with n exchangeable runs the real time lies inside with
-probability at least 90 %, whatever is wrong with the model. The score uses the median alone, so
+probability at least 90 %, whatever is wrong with the model. A machine that was unsteady or crowded
+while it was probed widens either kind. The score uses the median alone, so
 that intervals which were shown, themselves calibrated, do not feed back.
 """
 
@@ -29,8 +30,8 @@ PRIOR_DRIFT_SIGMA = 0.08
 """Prior standard deviation of log(time of a run / the same run at the probes' speed)."""
 _UNSTEADY_SHARE, _MOST_UNSTEADY = 0.6, 0.25
 """A machine whose steps differ from one to the next, or that others use as well, also differs from
-one minute to the next: so much of the one is taken for the other, up to a limit. Both are guesses
-until runs finished."""
+one minute to the next: so much of the one is taken for the other, up to a limit. Both are guesses,
+also once runs finished: those may have had the machine for themselves."""
 _PRIOR_RUNS = 6.0
 _LARGEST_SCORE = 0.5
 _Z95 = 1.6448536269514722
@@ -59,24 +60,24 @@ class Calibration:
         """Name of the interval's method, as it is shown."""
         return "analytic" if self.radius is None else "split"
 
-    def widen(self, quantiles: Array, *, unsteadiness: float = 0.0) -> Array:
+    def widen(self, quantiles: Array, *, unsteadiness: float = 0.0, crowding: float = 0.0) -> Array:
         """Add drift to quantiles of a time that hold model uncertainty only.
 
         Args:
             quantiles: s, shape (n, len(LEVELS)), positive.
-            unsteadiness: Of the machine while it was probed: `features.unsteadiness` of the
-                steps, or `features.crowding` where that is larger.
+            unsteadiness: Of the steps while the machine was probed: `features.unsteadiness`.
+            crowding: Of the machine then: `features.crowding`. The larger of the two counts.
         """
         middle = np.maximum(quantiles[:, I50 : I50 + 1], 1e-9)
         known = np.abs(np.log(np.maximum(quantiles, 1e-9) / middle))
         z = np.asarray(Z)
         if self.radius is None:
-            unsteady = _UNSTEADY_SHARE * min(unsteadiness, _MOST_UNSTEADY)
-            drift = float(np.hypot(self.drift_sigma, unsteady))
-            spread = np.hypot(known, drift * np.abs(z))
+            spread = np.hypot(known, self.drift_sigma * np.abs(z))
         else:
             # Conformal width is that of a typical run; an unsure prediction keeps its own.
             spread = np.maximum(known, self.radius / _Z95 * np.abs(z))
+        unsteady = _UNSTEADY_SHARE * min(max(unsteadiness, crowding), _MOST_UNSTEADY)
+        spread = np.hypot(spread, unsteady * np.abs(z))
         result: Array = middle * np.exp(np.sign(z) * spread)
         return np.maximum.accumulate(result, axis=1)
 

@@ -38,6 +38,7 @@ class _Machine:
     probed: frozenset[tuple[int, int, int]]
     rows: int
     unsteadiness: float
+    crowding: float
 
 
 class ProbedJobPredictor:
@@ -102,9 +103,8 @@ class ProbedJobPredictor:
             parts=run_time.parts_of(good, saves=self.saves),
             probed=frozenset(_shape(p.resources, p.knobs) for p in good),
             rows=len(good),
-            unsteadiness=float(
-                np.median([max(features.unsteadiness(p), features.crowding(p)) for p in good])
-            ),
+            unsteadiness=float(np.median([features.unsteadiness(p) for p in good])),
+            crowding=max(features.crowding(p) for p in good),
         )
 
     def _fit_memory(self, probes: Sequence[ProbeResult]) -> MemoryRegressor | None:
@@ -151,12 +151,15 @@ class ProbedJobPredictor:
             sample_s=np.full(len(configs), sample_s * np.exp(ratio.log_mean)),
         )
         memory, p_oom = self._memory(machine, configs, columns)
-        unsteady = machine.unsteadiness
-        shown = self.calibration_.widen(run, unsteadiness=unsteady)
+        calibration, steps, company = self.calibration_, machine.unsteadiness, machine.crowding
+        shown = calibration.widen(run, unsteadiness=steps, crowding=company)
+        without_runs = Calibration().widen(run, unsteadiness=steps, crowding=company)
+        alone = calibration.widen(run, unsteadiness=steps)
         return self._assemble(
-            step=self.calibration_.widen(step, unsteadiness=unsteady),
+            step=calibration.widen(step, unsteadiness=steps, crowding=company),
             run=shown,
-            by_runs=_times_as_wide(shown, Calibration().widen(run, unsteadiness=unsteady)),
+            by_runs=_times_as_wide(shown, without_runs),
+            by_company=_times_as_wide(shown, alone),
             memory=memory,
             p_oom=p_oom,
             bounds=_bottlenecks(machine.step, columns, configs, memory, ratio),
@@ -169,6 +172,7 @@ class ProbedJobPredictor:
         step: Array,
         run: Array,
         by_runs: Array,
+        by_company: Array,
         memory: Array,
         p_oom: Array,
         bounds: Sequence[Bottleneck],
@@ -188,6 +192,7 @@ class ProbedJobPredictor:
                 calibrated=calibration.radius is not None,
                 n_calibration=calibration.n,
                 widened_by_runs=float(by_runs[i]),
+                widened_by_company=float(by_company[i]),
             )
             for i, peak in enumerate(memory.tolist())
         ]
@@ -335,7 +340,7 @@ def _step_quantiles(model: StepTimeRegressor, columns: features.Table, ratio: Ra
 
 def _times_as_wide(shown: Array, other: Array) -> Array:
     """Width of 90 % intervals over that of others, as logarithms, of quantiles (n, len(LEVELS))."""
-    one, two = (np.log(q[:, I95] / q[:, I05]) for q in (shown, other))
+    one, two = (np.maximum(np.log(q[:, I95] / q[:, I05]), 1e-9) for q in (shown, other))
     result: Array = one / two
     return result
 

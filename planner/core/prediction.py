@@ -29,6 +29,8 @@ class Prediction:
     Attributes:
         widened_by_runs: Width of the 90 % interval of `run_s`, as a logarithm, over what it would
             be if no run had finished; below 1 where runs made it narrower.
+        widened_by_company: The same over what it would be if nobody else had used the machine
+            during the probes.
     """
 
     step_time_s: Distribution
@@ -41,3 +43,4 @@ class Prediction:
     calibrated: bool = False
     n_calibration: int = 0
     widened_by_runs: float = 1.0
+    widened_by_company: float = 1.0

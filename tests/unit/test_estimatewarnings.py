@@ -43,7 +43,7 @@ JOB = JobSpec(name="j", command=("python",), workdir="/j", epochs=10, tier=1)
 def test_when_all_is_well_nothing_is_said() -> None:
     assert probe_warnings([GOOD]) == ()
     assert batch_warning([GOOD], 64) == ()
-    assert busy_warning([GOOD]) == ()
+    assert busy_warning([GOOD], []) == ()
     assert reuse_warning([], NOW) == ()
     assert work_warnings(JOB, WORK) == ()
     assert option_warnings(()) == ()
@@ -66,14 +66,41 @@ def test_each_probe_that_has_something_to_say_says_it(state: ProbeState, code: s
     assert "the disk is full" in warning.text
 
 
-def test_a_busy_machine_is_told_even_of_reused_probes() -> None:
-    (warning,) = busy_warning([GOOD, replace(GOOD, other_cores=1.26)])
+@pytest.mark.parametrize("finished_runs", [0, ENOUGH])
+@pytest.mark.parametrize(
+    ("step_time_s", "wider"),
+    # Steps that differ this much widen intervals by all that is allowed: company adds nothing.
+    [((0.1,) * 30, True), ((0.1, 0.3) * 15, False)],
+)
+def test_a_busy_machine_is_told_and_wider_intervals_only_where_they_are(
+    step_time_s: tuple[float, ...], wider: bool, finished_runs: int
+) -> None:
+    runs = [(Distribution.lognormal(100.0, 0.1), 110.0)] * finished_runs
+    alone = replace(SURE, step_time_s=step_time_s)
+    busy = replace(alone, id="p-2", other_cores=1.26)
+    configs = [(SURE.resources, SURE.knobs)]
+    a, b = (
+        job_predictor(finished=runs).fit(probes).predict(configs, WORK)
+        for probes in ([alone, replace(alone, id="p-2")], [alone, busy])
+    )
+    (warning,) = busy_warning([alone, busy], b)
     assert warning.code == "machine.busy"
     assert "1.3 cores" in warning.text
+    assert ("Intervals are wider for that" in warning.text) == wider
+    assert (b[0].run_s.p95 > 1.01 * a[0].run_s.p95) == wider
+
+
+def test_intervals_of_another_machine_than_the_busy_one_are_not_called_wider() -> None:
+    busy = replace(SURE, other_cores=1.26)
+    elsewhere = replace(SURE, id="p-2", resources=resources(2, pool="other"), other_cores=0.0)
+    configs = [(p.resources, p.knobs) for p in (busy, elsewhere)]
+    found = job_predictor().fit([busy, elsewhere]).predict(configs, WORK)
+    assert "Some intervals are wider" in busy_warning([busy, elsewhere], found)[0].text
+    assert "wider" not in busy_warning([busy, elsewhere], found[1:])[0].text
 
 
 def test_what_a_failed_probe_saw_of_the_machine_does_not_count() -> None:
-    assert busy_warning([replace(GOOD, state="failed", other_cores=3.0)]) == ()
+    assert busy_warning([replace(GOOD, state="failed", other_cores=3.0)], []) == ()
 
 
 def test_the_oldest_of_the_reused_probes_gives_the_age() -> None:

@@ -216,6 +216,22 @@ def test_steady_company_during_the_probes_widens_the_interval() -> None:
     assert fitted(other_cores=None).predict(asked, WORK)[0].run_s == alone
 
 
+@pytest.mark.parametrize("runs", [0, ENOUGH])
+def test_the_most_crowded_probe_widens_the_interval_whatever_runs_showed(runs: int) -> None:
+    rng = np.random.default_rng(0)
+    finished = [(Distribution.lognormal(100.0, 0.1), 115.0)] * runs
+    probes = [QUIET.probe(rng, w, m) for w, m in [(1, 16), (1, 64), (2, 32)]]
+    one_crowded = [*probes[:2], replace(probes[2], other_cores=5.0)]
+    alone, crowded = (
+        job_predictor(finished=finished).fit(tried).predict([configuration(1, 64)], WORK)[0]
+        for tried in (probes, one_crowded)
+    )
+    widths = [float(np.log(p.run_s.p95 / p.run_s.p05)) for p in (alone, crowded)]
+    assert widths[1] > 1.2 * widths[0]
+    assert alone.widened_by_company == 1.0
+    assert crowded.widened_by_company == pytest.approx(widths[1] / widths[0])
+
+
 def test_without_finished_runs_drift_is_the_prior() -> None:
     empty = calibrate([])
     assert empty.drift_sigma == PRIOR_DRIFT_SIGMA

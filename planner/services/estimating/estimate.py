@@ -205,7 +205,7 @@ class Estimator:
             *reuse_warning(evidence.reused, now),
             *probe_warnings(evidence.new),
             *batch_warning(evidence.probes, evidence.global_batch),
-            *busy_warning(evidence.probes),
+            *busy_warning(evidence.probes, conclusion.predictions),
             *work_warnings(study.job, work),
             *option_warnings(conclusion.options),
             *drift_warning(conclusion.card, conclusion.predictions),

@@ -14,6 +14,8 @@ DEFAULT_BATCH = 64
 """Global batch of a job that neither says its own nor has it told by the script."""
 _WIDENED = 1.2
 """Less of a widening is not worth a word."""
+_WIDENED_AT_ALL = 1.005
+"""Less of a widening cannot be seen in the numbers that are shown."""
 _BUSY_CORES = 0.2
 """Less than this is what any machine does besides."""
 
@@ -105,15 +107,22 @@ def probe_warnings(probes: Sequence[ProbeResult]) -> tuple[Warning_, ...]:
     return tuple(found)
 
 
-def busy_warning(probes: Sequence[ProbeResult]) -> tuple[Warning_, ...]:
+def busy_warning(
+    probes: Sequence[ProbeResult], predictions: Sequence[Prediction]
+) -> tuple[Warning_, ...]:
     """The machine was not the probes' own while they ran."""
     taken = max((p.other_cores or 0.0 for p in probes if p.state == "ok"), default=0.0)
     if taken < _BUSY_CORES:
         return ()
     text = (
         f"Other programs took up to {taken:.1f} cores from the probes: times are longer for it, "
-        "and will differ when the machine is quiet. Intervals are wider for that, by a guess."
+        "and will differ when the machine is quiet."
     )
+    wider = [p.widened_by_company > _WIDENED_AT_ALL for p in predictions]
+    if any(wider):
+        text += (
+            f" {'Intervals' if all(wider) else 'Some intervals'} are wider for that, by a guess."
+        )
     hint = "Estimate again with --fresh on a quiet machine."
     return (Warning_(code="machine.busy", text=text, hint=hint),)
 
