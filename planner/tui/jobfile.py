@@ -29,8 +29,8 @@ DEFAULT_EDITOR = "vi"
 def with_goal(text: str, goal: Goal, deadline: str, *, was: Goal) -> str:
     """The text of a job file with a goal in it that `was` another; all else stays as it is.
 
-    What is the same in both stays as it is written, too. The deadline is written as it was typed,
-    `6h` or `17:40`; an empty one is left out.
+    What is the same in both stays as it is written, too, and so do line ends. The deadline is
+    written as it was typed, `6h` or `17:40`; an empty one is left out.
 
     Raises:
         ConfigError: The text is not TOML.
@@ -39,17 +39,20 @@ def with_goal(text: str, goal: Goal, deadline: str, *, was: Goal) -> str:
     from tomlkit.exceptions import TOMLKitError
 
     changed = _changed_keys(goal, deadline, was)
+    ends = "\r\n" if text.count("\r\n") == text.count("\n") else "\n"
     try:
-        document = tomlkit.parse(text)
+        document = tomlkit.parse(text.replace(ends, "\n"))
     except TOMLKitError as error:
         raise ConfigError(f"the job file is not TOML any more: {error}", hint="ctrl+e") from error
-    table: Any = document.setdefault("goal", tomlkit.table())
     for key, value in changed.items():
         if value is None:
-            table.pop(key, None)
+            document.get("goal", {}).pop(key, None)
         else:
+            table: Any = document.setdefault("goal", tomlkit.table())
             table[key] = value
-    return tomlkit.dumps(document)
+    if changed and "goal" in document and not tomlkit.dumps(document["goal"]).strip():
+        document.remove("goal")
+    return tomlkit.dumps(document).replace("\n", ends)
 
 
 def _changed_keys(goal: Goal, deadline: str, was: Goal) -> dict[str, str | float | None]:
@@ -101,7 +104,7 @@ def _save(app: PlannerApp, source: Path, deadline: str, target: Path) -> None:
     except PlannerError as error:
         app.show_error(error)
         return
-    if not target.exists():
+    if not os.path.lexists(target):
         _write(app, target, text)
         return
     from planner.tui.screens.question import Answer, QuestionScreen
@@ -119,12 +122,8 @@ def _save(app: PlannerApp, source: Path, deadline: str, target: Path) -> None:
 
 
 def _write(app: PlannerApp, target: Path, text: str) -> None:
-    from planner.store.files import write_atomic
-
     try:
-        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o644
-        write_atomic(target, text)
-        target.chmod(mode)
+        _replace(target, text)
     except PlannerError as error:
         app.show_error(error)
         return
@@ -134,6 +133,23 @@ def _write(app: PlannerApp, target: Path, text: str) -> None:
         session.job = replace(session.job, source=str(target), goal=session.goal)
     app.notify(f"Saved {target}")
     app.changed()
+
+
+def _replace(target: Path, text: str) -> None:
+    """Put a text into a file, behind its links, and keep its mode. Raises `StoreError`."""
+    from planner.store.files import write_atomic
+
+    try:
+        # What is replaced is the file itself: a link to it stays a link.
+        file = Path(os.path.realpath(target, strict=os.path.islink(target)))
+        mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else 0o644
+        write_atomic(file, text)
+        file.chmod(mode)
+    except OSError as error:
+        raise StoreError(
+            f"{target.name} cannot be written: {error.strerror or error}",
+            hint="save it under another name, or look at the folder and its permissions",
+        ) from error
 
 
 # ---- editing -------------------------------------------------------------------------------------
@@ -218,6 +234,7 @@ def _open_file(app: PlannerApp) -> Path | None:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with open(path, encoding="utf-8", newline="") as file:
+            return file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{path} cannot be read: {error}", hint="is it still there?") from error

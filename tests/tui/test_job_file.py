@@ -12,6 +12,7 @@ from support.fake_services import FakeServices
 from support.tui import Stage, press, settle
 
 from planner.config.jobfile import load_job
+from planner.core.types import Goal
 from planner.tui.jobfile import with_goal
 from planner.tui.text import short_duration
 
@@ -105,6 +106,52 @@ async def test_what_was_not_touched_stays_to_the_letter(path: Path, written: str
         await type_into(stage, pilot, "budget", "50")
         await press(pilot, "ctrl+s", "enter", "o")
     assert path.read_text(encoding="utf-8") == text.replace('"$40.00"', "50")
+
+
+@pytest.mark.asyncio
+async def test_line_ends_links_and_modes_stay(opened: Stage, path: Path) -> None:
+    file = path.with_name("shared.toml")
+    file.write_bytes(TEXT.replace("\n", "\r\n").encode())
+    file.chmod(0o640)
+    path.unlink()
+    path.symlink_to(file.name)
+    async with opened.running() as pilot:
+        await type_into(opened, pilot, "budget", "2")
+        await press(pilot, "ctrl+s", "enter", "o")
+        assert "Saved" in opened.screen_text()
+    saved = file.read_bytes().decode()
+    assert path.is_symlink() and saved.count("\r\n") == saved.count("\n")
+    assert saved.replace("budget = 2\r\n", "").replace("\r\n", "\n") == TEXT
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.asyncio
+async def test_a_name_that_cannot_be_written_is_told(opened: Stage, path: Path) -> None:
+    loop = path.with_name("loop.toml")
+    loop.symlink_to(loop.name)
+    async with opened.running() as pilot:
+        await press(pilot, "ctrl+s", "ctrl+u")
+        await pilot.press(*"loop")
+        await press(pilot, "enter", "o")
+        assert "loop.toml cannot be written" in " ".join(opened.screen_text().split())
+        await press(pilot, "ctrl+s", "ctrl+u")
+        field = opened.app.screen.query_one("#file-name")
+        field.value = "x" * 300  # type: ignore[attr-defined]
+        await press(pilot, "enter")
+        assert "xxxxxxxx" in opened.screen_text()
+    assert loop.is_symlink()
+
+
+def test_a_goal_of_nothing_gets_no_table() -> None:
+    bare = '[job]\nname = "digits"\n'
+    goal = Goal(budget_usd=2.0)
+    assert with_goal(bare, Goal(), "", was=Goal()) == bare
+    with_budget = with_goal(bare, goal, "", was=Goal())
+    assert tomllib.loads(with_budget)["goal"] == {"budget": 2}
+    assert "[goal]" not in with_goal(with_budget, Goal(), "", was=goal)
+    assert with_goal(bare, Goal(), "", was=goal) == bare
+    noted = "[goal]\n# none yet\nbudget = 2\n"
+    assert "# none yet" in with_goal(noted, Goal(), "", was=goal)
 
 
 @pytest.mark.asyncio
