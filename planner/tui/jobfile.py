@@ -39,7 +39,7 @@ def with_goal(text: str, goal: Goal, deadline: str, *, was: Goal) -> str:
     from tomlkit.exceptions import TOMLKitError
 
     changed = _changed_keys(goal, deadline, was)
-    ends = "\r\n" if text.count("\r\n") == text.count("\n") else "\n"
+    ends = "\r\n" if 0 < text.count("\n") == text.count("\r\n") else "\n"
     try:
         document = tomlkit.parse(text.replace(ends, "\n"))
     except TOMLKitError as error:
