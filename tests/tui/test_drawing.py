@@ -16,7 +16,7 @@ from support.tui import NARROW, WIDE, Stage, press, to_run
 
 from planner.core.distribution import Distribution
 from planner.core.types import Goal, RunState
-from planner.services.api import Check, RunSummary
+from planner.services.api import Check, CheckState, RunSummary
 from planner.tui.ascii import to_ascii
 from planner.tui.screens.history import COLUMNS, run_cells
 from planner.tui.text import (
@@ -183,6 +183,28 @@ def test_checks_are_wrapped_where_there_is_room_and_counted_where_there_is_none(
     assert two[0] == ["ok", "check", "0", "ok", "check", "3"]
     bad = Check(id="bad", state="fail", text="it is broken", fix="mend it")
     assert "mend it" in check_lines((*LONG_CHECKS, bad), 76, 3)[0].plain
+
+
+@pytest.mark.parametrize(
+    ("height", "shown", "more"),
+    [
+        (7, [0, 1], "… 6 more (3 fail, 1 warn): planner doctor lists all"),
+        (6, [0], "… 7 more (4 fail, 1 warn): planner doctor lists all"),
+        (13, [0, 1, 2, 3], "… 4 more (1 fail, 1 warn): planner doctor lists all"),
+        (1, [], "… 8 more (5 fail, 1 warn): planner doctor lists all"),
+        (2, [0], "… 7 more (4 fail, 1 warn): planner doctor lists all"),
+    ],
+)
+def test_trouble_that_does_not_fit_is_counted_by_whole_checks(
+    height: int, shown: list[int], more: str
+) -> None:
+    fix = "make room on the disk, or choose another place with --state-dir"
+    states: list[CheckState] = ["fail", "fail", "fail", "fail", "fail", "warn", "ok", "ok"]
+    checks = [Check(id=f"c{i}", state=s, text=f"check{i}", fix=fix) for i, s in enumerate(states)]
+    lines = [line.plain for line in check_lines(checks, 30, height)]
+    assert len(lines) <= height
+    assert [i for i in range(8) if any(f"check{i}" in line for line in lines)] == shown
+    assert lines[-1] == more
 
 
 def test_the_chance_of_a_deadline_is_headed_by_when_it_ends() -> None:

@@ -158,9 +158,27 @@ def check_lines(checks: Sequence[Check], width: int, height: int) -> list[Conten
     if len(trouble) + half <= height and all(line.cell_length <= cell for line in rest):
         pairs = (rest[index::half] for index in range(half))
         return trouble + [Content("  ").join(c.pad_right(cell - len(c)) for c in p) for p in pairs]
-    found = [*trouble, *rest][: max(height - 1, 0)]
-    hidden = len(rest) - max(len(found) - len(trouble), 0)
-    return [*found, Content.styled(f"… {hidden} more: planner doctor lists all", "$soft")]
+    return _as_many_as_fit(ranked, [*wrapped[:bad], *([line] for line in rest)], height)
+
+
+def _as_many_as_fit(
+    ranked: Sequence[Check], texts: Sequence[list[Content]], height: int
+) -> list[Content]:
+    """Whole checks as far as there is room, then how many are not shown, and what of them is bad.
+
+    The first one is shown as far as it goes, so that no pane is left without any.
+    """
+    room = max(height - 1, 0)
+    found, shown = texts[0][:room], min(room, 1)
+    for lines in texts[1:]:
+        if len(found) + len(lines) > room:
+            break
+        found, shown = [*found, *lines], shown + 1
+    hidden = ranked[shown:]
+    counts = {state: sum(check.state == state for check in hidden) for state in ("fail", "warn")}
+    bad = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+    more = f"… {len(hidden)} more{f' ({bad})' if bad else ''}: planner doctor lists all"
+    return [*found, Content.styled(more, "bold $bad" if counts["fail"] else "$soft")]
 
 
 def _check_line(check: Check) -> Content:
