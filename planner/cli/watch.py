@@ -113,7 +113,10 @@ class Watcher:
             return diagnostics.ask(f"{question} [y/N] ").lower() == "y"
 
     def _logs_until_now(self) -> dict[str, int]:
-        return dict(self.services.logs(self.run_id).cursor)
+        page = self.services.logs(self.run_id)
+        while page.more:
+            page = self.services.logs(self.run_id, page.cursor)
+        return dict(page.cursor)
 
     def _follow_log(self) -> None:
         if self._log is None:

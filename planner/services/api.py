@@ -199,10 +199,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPage:
-    """New log lines since `cursor`, and the cursor for the next call."""
+    """New log lines since a cursor, the cursor for the next call, and whether it has `more` now."""
 
     lines: tuple[LogLine, ...]
     cursor: Mapping[str, int]
+    more: bool = False
 
 
 class Services(Protocol):

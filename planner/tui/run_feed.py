@@ -19,6 +19,7 @@ class RunFeed:
 
     Attributes:
         fresh: Lines that came with the last answer.
+        more: Whether the log holds more than came with it.
         busy: Whether an answer is awaited: there is never more than one question.
     """
 
@@ -27,6 +28,7 @@ class RunFeed:
     lines: list[LogLine] = field(default_factory=list)
     fresh: tuple[LogLine, ...] = ()
     cursor: Mapping[str, int] | None = None
+    more: bool = False
     error: PlannerError | None = None
     asked: bool = False
     busy: bool = False
@@ -44,7 +46,14 @@ class RunFeed:
             return RunFeed(asked=True)
         view = services.view(run_id)
         page = services.logs(run_id, self.cursor)
-        return RunFeed(run_id=run_id, view=view, fresh=page.lines, cursor=page.cursor, asked=True)
+        return RunFeed(
+            run_id=run_id,
+            view=view,
+            fresh=page.lines,
+            cursor=page.cursor,
+            more=page.more,
+            asked=True,
+        )
 
     def take(self, answer: RunFeed) -> None:
         """Take an answer over."""

@@ -10,7 +10,7 @@ from typing import Any
 from planner.core.distribution import Distribution
 from planner.core.errors import NotFoundError
 from planner.core.events import Event, EventSink
-from planner.core.options import rescore_options
+from planner.core.options import rescored
 from planner.core.plan import Decision, Plan
 from planner.core.types import EstimateResult, Goal, JobSpec, ResourceConfig, RunState
 from planner.services.api import (
@@ -133,6 +133,7 @@ class FakeServices:
             LogLine(source="train", rank=0, text="epoch 1 loss 0.91"),
             LogLine(source="train", rank=1, text="epoch 1 done"),
         )
+        self.page_lines = 1000
         self.checks = (
             Check(id="python", state="ok", text="Python 3.11"),
             Check(id="gpu", state="warn", text="no GPU", fix="none needed"),
@@ -165,7 +166,7 @@ class FakeServices:
             on_event("probe.progress", {**named, "phase": "measuring", "steps": 3})
             on_event("probe.finished", {**named, "reused": False, "probe": to_json(probe)})
         self._called("estimate", request)
-        result = self.rescore(self.result, request.goal)
+        result = replace(self.rescore(self.result, request.goal), rescored_at=None)
         on_event("estimate.completed", {"estimate_id": result.id})
         return result
 
@@ -185,8 +186,7 @@ class FakeServices:
 
     def rescore(self, estimate: EstimateResult, goal: Goal) -> EstimateResult:
         self._called("rescore", goal)
-        options, recommendation = rescore_options(estimate.options, goal, datetime.now(UTC))
-        return replace(estimate, goal=goal, options=options, recommendation=recommendation)
+        return rescored(estimate, goal, datetime.now(UTC))
 
     # ---- run
 
@@ -215,7 +215,9 @@ class FakeServices:
     def logs(self, run_id: str, cursor: Mapping[str, int] | None = None) -> LogPage:
         self._called("logs", cursor)
         start = cursor["all"] if cursor else 0
-        return LogPage(lines=self.lines[start:], cursor={"all": len(self.lines)})
+        end = min(start + self.page_lines, len(self.lines))
+        more = end < len(self.lines)
+        return LogPage(lines=self.lines[start:end], cursor={"all": end}, more=more)
 
     def pause(self, run_id: str) -> None:
         self._called("pause", run_id)

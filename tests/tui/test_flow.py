@@ -11,6 +11,7 @@ from support.fake_services import FakeServices, view
 from support.tui import NARROW, RUN_TAKES_S, WIDE, Stage, press, settle, to_options, to_run
 
 from planner.core.types import EstimateResult, RunState
+from planner.services.api import LogLine
 
 pytestmark = pytest.mark.asyncio
 
@@ -275,6 +276,19 @@ async def test_the_log_opens_filters_and_follows(stage: Stage) -> None:
         assert "checkpoint of step 60" in text
         await press(pilot, "escape")
         assert "epoch 10/10" in stage.screen_text()
+
+
+async def test_a_long_log_is_there_to_its_end_without_waiting() -> None:
+    services = FakeServices()
+    services.page_lines = 100
+    services.lines = tuple(
+        LogLine(source="train", rank=0, text=f"line {number}") for number in range(1050)
+    )
+    stage = Stage(services)
+    async with stage.running() as pilot:
+        await press(pilot, "4", "l")
+        await settle(pilot)
+        assert "line 1049" in stage.screen_text()
 
 
 async def test_leaving_while_a_run_goes_on_says_how_to_come_back() -> None:

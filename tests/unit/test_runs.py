@@ -352,6 +352,7 @@ def test_a_long_log_comes_in_pages_and_in_order(shop, monkeypatch):
     while (page := shop.services.logs("r-0001", cursor)).lines:
         pages.append(page.lines)
         cursor = page.cursor
+        assert page.more or not shop.services.logs("r-0001", cursor).lines
     assert len(pages) > 4
     texts = [line.text for lines in pages for line in lines]
     assert "".join(texts) == "".join(line.text for line in whole)

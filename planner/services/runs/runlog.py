@@ -62,7 +62,7 @@ def log_page(run: RunDir, plan: Plan, cursor: Mapping[str, int] | None) -> LogPa
         read = {name: at[f"{number}/{name}"] for name in _names(at, number)}
         at[f"{number}/times"] = times.settled(read)
     lines.sort(key=lambda timed: timed[0])
-    return LogPage(lines=tuple(line for _, line in lines), cursor=at)
+    return LogPage(lines=tuple(line for _, line in lines), cursor=at, more=horizon is not None)
 
 
 def _up_to(

@@ -44,6 +44,8 @@ class FollowingScreen(PlannerScreen):
         if feed is self._feed and not self.typing:
             self.session.run_id = self.session.run_id or feed.run_id
             self.repaint()
+        if feed is self._feed and answer.more:
+            self.ask()
 
     def _failed(self, feed: RunFeed, error: PlannerError) -> None:
         feed.busy, feed.asked, feed.error = False, True, error
