@@ -36,7 +36,7 @@ def _title(result: EstimateResult) -> str:
     parts = [
         f"{result.job.name}",
         *([f"{samples} samples x {result.work.epochs:g} epochs"] if samples else []),
-        *goal_words(goal, result.created_at),
+        *goal_words(goal, result.scored_at),
         f"{ok} of {len(result.probes)} probes ok, {format_money(result.probe_cost_usd)} spent now",
         result.id,
     ]

@@ -26,6 +26,7 @@ from planner.core.distribution import Distribution
 from planner.core.prediction import Interval, Prediction
 from planner.core.risk import combine, price_sigma
 from planner.core.types import (
+    EstimateResult,
     Flip,
     Goal,
     Knobs,
@@ -126,6 +127,18 @@ def rescore_options(
         text=explain.recommendation_text(terms, pick, ranked[0]),
         flips=tuple(_flip(f, options) for f in flips(table, terms, scores)),
     )
+
+
+def rescored(estimate: EstimateResult, goal: Goal, now: datetime) -> EstimateResult:
+    """The same estimate under another goal, as that stands at `now`.
+
+    One without options keeps its recommendation, which says why there are none.
+    """
+    result = replace(estimate, goal=goal, rescored_at=now)
+    if not estimate.options:
+        return result
+    options, recommendation = rescore_options(estimate.options, goal, now)
+    return replace(result, options=options, recommendation=recommendation)
 
 
 # ---- distributions ---------------------------------------------------------------------------

@@ -366,7 +366,12 @@ class Warning_:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EstimateResult:
-    """Everything `planner estimate` found out."""
+    """Everything `planner estimate` found out.
+
+    Attributes:
+        created_at: When it was made, from which its age counts.
+        rescored_at: When its options were scored again, under another goal; None when never.
+    """
 
     id: str
     created_at: datetime
@@ -380,6 +385,12 @@ class EstimateResult:
     probe_cost_usd: float
     model: ModelCard
     warnings: tuple[Warning_, ...] = ()
+    rescored_at: datetime | None = None
+
+    @property
+    def scored_at(self) -> datetime:
+        """What is left of a deadline in its chances, and a flip's deadline, count from then."""
+        return self.rescored_at or self.created_at
 
     def option(self, option_id: str) -> Option | None:
         """The option of that id."""

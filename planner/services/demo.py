@@ -183,10 +183,9 @@ class DemoServices:
 
     def rescore(self, estimate: EstimateResult, goal: Goal) -> EstimateResult:
         """The real thing: the same scoring as in a live session."""
-        from planner.core.options import rescore_options
+        from planner.core.options import rescored
 
-        options, pick = rescore_options(estimate.options, goal, self._clock.now())
-        return replace(estimate, goal=goal, options=options, recommendation=pick)
+        return rescored(estimate, goal, self._clock.now())
 
     # ---- run -------------------------------------------------------------------------------
 

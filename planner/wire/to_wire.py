@@ -31,7 +31,7 @@ def estimate_document(result: domain.EstimateResult) -> Document:
             schema_minor=estimate_v1.MINOR,
             planner_version=__version__,
             estimate_id=result.id,
-            created_at=result.created_at,
+            created_at=result.scored_at,
             seed=result.seed,
             currency="USD",
             job=result.job.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from support.planning import (
@@ -19,8 +19,32 @@ from support.planning import (
 
 from planner.cli.optiontable import goal_words
 from planner.core import explain
-from planner.core.options import build_options, option_id, rescore_options
+from planner.core.options import build_options, option_id, rescore_options, rescored
 from planner.core.types import Goal
+from planner.wire.to_wire import estimate_document
+
+
+def test_a_rescored_document_counts_its_deadline_from_when_it_was_scored_again() -> None:
+    later = NOW + timedelta(minutes=5)
+    asked = goal(1200.0, confidence=0.5)
+    result = rescored(estimate(), asked, later)
+    assert result.created_at == NOW  # its evidence gets no younger
+    document = estimate_document(result)
+    ends, scored = (
+        datetime.fromisoformat(t) for t in (document["goal"]["deadline_at"], document["created_at"])
+    )
+    left_s = (ends - scored).total_seconds()
+    assert left_s == 900
+    by_id = {o["id"]: o["p_deadline"] for o in document["options"]}
+    for option in result.options:
+        assert by_id[option.id] == pytest.approx(option.total_s.prob_below(left_s))
+    # Given at that very time, each flip's deadline makes the flip.
+    found = [f for f in result.recommendation.flips if f.variable == "deadline_s"]
+    assert found
+    for flip in found:
+        asked_s = flip.value * (1.01 if flip.op == ">" else 0.99)
+        again = rescored(estimate(), goal(300 + asked_s, confidence=0.5), scored)
+        assert again.recommendation.option_id == flip.to
 
 
 def test_ids_are_stable_across_runs_and_machines() -> None:

@@ -13,7 +13,7 @@ from planner.core.clock import Clock
 from planner.core.distribution import Distribution
 from planner.core.errors import EvidenceError, NotFoundError, StoreError, UsageError
 from planner.core.events import EventSink
-from planner.core.options import RULES, Candidate, build_options, rescore_options
+from planner.core.options import RULES, Candidate, build_options, rescored
 from planner.core.prediction import Prediction
 from planner.core.types import (
     EstimateResult,
@@ -276,10 +276,7 @@ class Estimator:
 
     def rescore(self, estimate: EstimateResult, goal: Goal) -> EstimateResult:
         """The same options under another goal, without new probes; nothing is kept."""
-        if not estimate.options:
-            return replace(estimate, goal=goal)
-        options, recommendation = rescore_options(estimate.options, goal, self._clock.now())
-        return replace(estimate, goal=goal, options=options, recommendation=recommendation)
+        return rescored(estimate, goal, self._clock.now())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
