@@ -10,6 +10,7 @@ from enum import Enum
 from planner.cli import diagnostics, keys, render
 from planner.cli.runtext import RESTING, live_line
 from planner.core.errors import ExitCode
+from planner.core.plan import Decision
 from planner.core.types import RunState
 from planner.services.api import RunView, Services
 
@@ -22,6 +23,10 @@ SECOND_S = 3.0
 """Two Ctrl-C within so many seconds mean stop, as in the question."""
 
 _HELP = "d detach   s stop and keep the checkpoint   k checkpoint now   l log on or off   ? keys"
+
+
+_ON_FAILURE = ("start again", "give up", "kill")
+"""How the decisions begin that are about a failure: several of them may give the same reason."""
 
 
 class Ending(Enum):
@@ -247,20 +252,30 @@ class Changes:
     def news(self, view: RunView) -> list[str]:
         """Decisions and warnings not told yet; not why it ended, which is told when it has."""
         reason = view.summary.reason if view.summary.state in RESTING else None
-        lines = [
-            f"{decision.at:%H:%M:%S}  {decision.action}: {self._once(decision.why)}"
-            for decision in view.decisions[self._decisions :]
-            if not (reason and reason in decision.why)
-        ]
+        new = [(one, self._why(one, reason)) for one in view.decisions[self._decisions :]]
+        lines = [f"{one.at:%H:%M:%S}  {one.action}: {why}" for one, why in new if why]
         lines += [f"warning: {text}" for text in view.warnings[self._warnings :]]
         self._decisions, self._warnings = len(view.decisions), len(view.warnings)
         return lines
 
-    def _once(self, why: str) -> str:
-        if why in self._reasons:
-            return "as before"
+    def _why(self, decision: Decision, ending: str | None) -> str:
+        """Why, less the reason of a failure that was told before; empty when all of it will be.
+
+        `ending` is why the run ended, which is told once all else is.
+        """
+        why = decision.why
+        if not decision.action.startswith(_ON_FAILURE):
+            return why
+        if ending and _gives(why, ending):
+            return why.removeprefix(ending).removeprefix("; ")
+        told = max((one for one in self._reasons if _gives(why, one)), key=len, default="")
         self._reasons.add(why)
-        return why
+        return why.removeprefix(told).removeprefix("; ") or "as before"
+
+
+def _gives(why: str, reason: str) -> bool:
+    """Whether that is the reason given, alone or before something else."""
+    return why == reason or why.startswith(f"{reason}; ")
 
 
 def ignore(_view: RunView) -> None:

@@ -700,7 +700,7 @@ def test_why_a_run_failed_is_told_once(planner: Planner, services: FakeServices)
     result = planner("run", "job.toml", "--yes")
     assert "start again: no torch" in result.out
     assert "start again: as before" in result.out
-    assert "give up" not in result.out
+    assert "give up: 2 retries are used up" in result.out
     assert result.err.count("no torch") == 1
 
 
