@@ -27,8 +27,9 @@ from runners.base import (
     WorkerStatus,
 )
 from runners.fakefiles import Files
-from runners.fakejob import Job, Order
+from runners.fakejob import Job
 from runners.fakelaw import read_settings
+from runners.fakeorder import Order
 
 _IDLE_CPU_FRACTION = 0.03
 _LOOK_S = 0.25

@@ -12,7 +12,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from planner.core.errors import RunnerError
-from runners.fakejob import Job, Order, State
+from runners.fakejob import Job, State
+from runners.fakeorder import Order
 
 ORDER_NAME, STATE_NAME = "fake.json", "fake-state.json"
 _STATE_FIELDS = tuple(field.name for field in fields(State))

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from planner.core.choose import MAX_P_OOM, Terms
 from planner.core.prediction import Bottleneck
-from planner.core.types import Flip, Option, Prefer, Reason, Recommendation
+from planner.core.recommendation import Flip, Recommendation
+from planner.core.types import Option, Prefer, Reason
 from planner.core.units import format_bytes, format_duration, format_money
 
 _BEST: dict[Prefer, str] = {

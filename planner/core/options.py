@@ -24,17 +24,16 @@ from planner.core.choose import (
 )
 from planner.core.distribution import Distribution
 from planner.core.prediction import Interval, Prediction
+from planner.core.recommendation import Flip, Recommendation
 from planner.core.risk import combine, price_sigma
 from planner.core.types import (
     EstimateResult,
-    Flip,
     Goal,
     Knobs,
     Offer,
     Option,
     Prefer,
     Reason,
-    Recommendation,
     ResourceConfig,
     WorkLoad,
 )

@@ -16,6 +16,7 @@ from typing import Literal
 
 from planner.core.distribution import Distribution, Evidence
 from planner.core.prediction import Bottleneck, Interval
+from planner.core.recommendation import Recommendation
 
 Market = Literal["spot", "on_demand", "queue", "local"]
 Precision = Literal["fp32", "tf32", "amp_fp16", "bf16"]
@@ -312,31 +313,6 @@ class Option:
     dominated_by: str | None
     feasible: bool
     reasons: tuple[Reason, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flip:
-    """The pick becomes `to` when `variable` goes beyond `value`.
-
-    `deadline_s` is that of a deadline which is stated when the estimate is made, probes kept: what
-    probing took is no part of it, nor of the times of the options.
-    """
-
-    to: str
-    variable: str
-    op: Literal["<", ">"]
-    value: float
-    unit: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recommendation:
-    """The pick, the rule that made it, one sentence, and what would change it."""
-
-    option_id: str | None
-    rule: str
-    text: str
-    flips: tuple[Flip, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

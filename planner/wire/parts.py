@@ -5,6 +5,7 @@ from __future__ import annotations
 from planner.core import types as domain
 from planner.core.distribution import Distribution
 from planner.core.prediction import Interval
+from planner.core.recommendation import Recommendation
 from planner.wire import estimate_v1
 from planner.wire._numbers import clip, number, share
 
@@ -114,7 +115,7 @@ def model(card: domain.ModelCard) -> estimate_v1.Model:
     )
 
 
-def recommendation(r: domain.Recommendation) -> estimate_v1.Recommendation:
+def recommendation(r: Recommendation) -> estimate_v1.Recommendation:
     """The pick and its flips."""
     return estimate_v1.Recommendation(
         option_id=r.option_id,

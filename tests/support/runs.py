@@ -11,6 +11,7 @@ from typing import Any
 from planner.core.distribution import Distribution
 from planner.core.plan import Plan
 from planner.core.prediction import Interval
+from planner.core.recommendation import Recommendation
 from planner.core.types import (
     EstimateResult,
     Goal,
@@ -20,7 +21,6 @@ from planner.core.types import (
     Option,
     Place,
     PriceQuote,
-    Recommendation,
     ResourceConfig,
     RunState,
     WorkLoad,

@@ -15,9 +15,9 @@ from planner.core.distribution import LEVELS, Distribution
 from planner.core.errors import StoreError
 from planner.core.plan import Decision, Plan
 from planner.core.prediction import Interval
+from planner.core.recommendation import Flip, Recommendation
 from planner.core.types import (
     EstimateResult,
-    Flip,
     Goal,
     JobSpec,
     Knobs,
@@ -27,7 +27,6 @@ from planner.core.types import (
     PriceQuote,
     ProbeResult,
     Reason,
-    Recommendation,
     ResourceConfig,
     RunState,
     Warning_,

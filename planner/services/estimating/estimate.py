@@ -15,6 +15,7 @@ from planner.core.errors import EvidenceError, NotFoundError, StoreError, UsageE
 from planner.core.events import EventSink
 from planner.core.options import RULES, Candidate, build_options, rescored
 from planner.core.prediction import Prediction
+from planner.core.recommendation import Recommendation
 from planner.core.types import (
     EstimateResult,
     Goal,
@@ -22,7 +23,6 @@ from planner.core.types import (
     ModelCard,
     Option,
     ProbeResult,
-    Recommendation,
     ResourceConfig,
     Warning_,
     WorkLoad,
