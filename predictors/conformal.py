@@ -5,8 +5,8 @@ on another day) has a prior, updated by what those runs showed. From then on the
 conformal (Vovk et al. 2005; Lei et al. 2018, doi:10.1080/01621459.2017.1307116) on the absolute log
 ratio of real to predicted median: with n exchangeable runs the real time lies inside with
 probability at least 90 %, whatever is wrong with the model. The score uses the median alone, so
-that intervals which were shown, themselves calibrated, do not feed back. A machine that was unsteady
-or crowded while it was probed widens either kind.
+that intervals which were shown, themselves calibrated, do not feed back. A machine that was
+unsteady or crowded while it was probed widens either kind.
 """
 
 from __future__ import annotations
