@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from support.fake_services import FakeServices
-from support.tui import Stage, press, settle
+from support.recorded import JOB
+from support.tui import NARROW, WIDE, Stage, press, settle
 from textual.pilot import Pilot
 
+from planner.core.types import AdjustPolicy
 from planner.services.api import EstimateRequest
 
 pytestmark = pytest.mark.asyncio
@@ -92,6 +96,22 @@ async def test_what_the_form_says_is_what_the_estimate_is_asked_for() -> None:
         0.95,
         "time",
     )
+
+
+@pytest.mark.parametrize("size", [NARROW, WIDE])
+@pytest.mark.parametrize("ask", [(), ("nodes",)])
+async def test_what_may_be_turned_is_told_in_full(
+    size: tuple[int, int], ask: tuple[str, ...]
+) -> None:
+    stage = Stage(job=replace(JOB, adjust=AdjustPolicy(ask=ask)))
+    async with stage.running(size) as pilot:
+        await settle(pilot)
+        text = stage.screen_text()
+    for name in (*AdjustPolicy().allow, *ask, "global_batch"):
+        assert name.replace("_", " ") in text
+    for label in ("may turn", "never", "retries", "price", "contract"):
+        assert label in text
+    assert "…" not in text.split("checks")[0]
 
 
 async def test_tab_keys_are_text_while_one_types(stage: Stage) -> None:

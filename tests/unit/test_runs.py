@@ -14,11 +14,13 @@ from itertools import pairwise
 import pytest
 
 from planner.core.errors import BudgetStopError, NotFoundError, StoreError, UsageError
+from planner.core.events import Event
 from planner.core.types import Goal, RunState
 from planner.services.live import LiveServices
 from planner.services.runs import shelf as runs_module
 from planner.services.runs.crowding import crowding
 from planner.services.runs.outputtimes import OutputNotes
+from planner.services.runs.runlog import event_text
 from planner.services.runs.runview import run_view
 from planner.services.runs.shelf import finished_runs
 from planner.store.files import save
@@ -391,6 +393,12 @@ def test_logs_hide_secrets_and_bear_any_bytes(shop):
     texts = [line.text for line in shop.services.logs("r-0001").lines]
     assert not any("sk-1234567890abcdef" in text for text in texts)
     assert "100%" in texts
+
+
+@pytest.mark.parametrize(("workers", "text"), [(1, "1 worker started"), (2, "2 workers started")])
+def test_the_log_counts_workers(workers, text):
+    started = Event(seq=0, ts=START, type="run.started", run_id="r", data={"workers": workers})
+    assert event_text(started) == text
 
 
 def test_a_view_knows_how_much_of_the_work_its_last_checkpoint_holds(shop):

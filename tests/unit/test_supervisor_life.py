@@ -133,6 +133,7 @@ def test_cancel_now_does_not_wait_for_a_checkpoint(tmp_path):
     assert case.go() is RunState.CANCELLED
     assert case.clock.elapsed_s < 53
     assert case.record.checkpoint is None
+    assert case.record.reason == "no checkpoint"
 
 
 def test_a_pause_may_be_overruled_by_cancel_now(tmp_path):

@@ -179,7 +179,7 @@ def _decision(data: Mapping[str, Any]) -> str:
 _TEXTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "run.created": lambda d: f"run created: {d.get('option', '')}",
     "run.provisioning": lambda d: f"attempt {d.get('attempt')} starts",
-    "run.started": lambda d: f"{d.get('workers')} workers started",
+    "run.started": lambda d: f"{d.get('workers')} worker{'s' * (d.get('workers') != 1)} started",
     "run.resumed": lambda d: f"goes on from step {d.get('step')}",
     "run.interrupted": lambda d: f"interrupted: {d.get('reason')}",
     "run.unattended": lambda d: (

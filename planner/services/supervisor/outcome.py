@@ -95,7 +95,7 @@ def judge(
 
 
 def _stop_text(stop: Stop, codes: tuple[int | None, ...], checkpoint: Checkpoint | None) -> str:
-    kept = f"checkpoint of step {checkpoint.step} kept" if checkpoint else "no checkpoint yet"
+    kept = f"checkpoint of step {checkpoint.step} kept" if checkpoint else "no checkpoint"
     if stop.now:
         return kept
     if stop.forced:

@@ -15,24 +15,31 @@ from textual.widgets import Input, Static
 
 from planner.core.errors import PlannerError, UnitError
 from planner.core.types import Goal
-from planner.core.units import format_money, parse_deadline, parse_money_usd
+from planner.core.units import parse_deadline, parse_money_usd
 from planner.services.api import Check, EstimateRequest, ProbePlan, RunSummary
 from planner.tui import estimating
 from planner.tui.actions import bindings_of
 from planner.tui.screens.base import PlannerScreen
 from planner.tui.text import (
-    pair,
     percent,
     row,
     short_duration,
     time_of_day,
 )
-from planner.tui.widgets.job_text import check_lines, job_lines, ready_line, recent_lines
+from planner.tui.widgets.job_text import (
+    check_lines,
+    control_lines,
+    job_lines,
+    ready_line,
+    recent_lines,
+)
 from planner.tui.widgets.pane import Pane
 from planner.tui.widgets.slider import Choice, Slider
 
 CONFIDENCES = (*(round(0.5 + 0.05 * i, 2) for i in range(10)), 0.98, 0.99)
 PREFER = ("cost", "time", "risk")
+LIMITS_WIDTH, LIMITS_HEIGHT = 34, 8
+"""Cells below the fields of the goal pane in the smallest window."""
 
 
 class FocusPane(Pane, can_focus=True):
@@ -118,7 +125,7 @@ class JobScreen(PlannerScreen):
             )
             return
         form.head(f"job  {self.session.job_name}")
-        form.draw(lambda width, height: job_lines(job, width, height))
+        form.draw(lambda width, _height: job_lines(job, width))
 
     def _paint_goal(self) -> None:
         goal = self.session.goal
@@ -130,15 +137,10 @@ class JobScreen(PlannerScreen):
         self._echo("budget", "hard cap" if goal.budget_usd is not None else "no cap")
         job = self.session.job
         if job is not None:
-            probe = job.probe
-            cap = f"{format_money(probe.max_cost_usd)}, {short_duration(probe.max_time_s)}"
-            text = [
-                Content(),
-                pair("probe cap", cap),
-                pair("controller", "guarded"),
-                pair("retries", f"{job.retries}", ("  after progress", "$soft")),
-            ]
-            self.query_one("#limits", Static).update(Content("\n").join(text))
+            lines = list(control_lines(job, LIMITS_WIDTH))
+            if len(lines) < LIMITS_HEIGHT:
+                lines.insert(0, Content())
+            self.query_one("#limits", Static).update(Content("\n").join(lines))
 
     def _fill_fields(self) -> None:
         """Put a goal that comes from elsewhere into the fields: a what-if, or an edited file."""

@@ -29,13 +29,8 @@ from planner.tui.text import (
 )
 
 
-def job_lines(job: JobSpec, width: int, height: int) -> list[Content]:
-    """The job as labelled lines; what may be turned gets one line each when there is no room."""
-    found = list(_job_lines(job, width, knob_lines=3))
-    return found if len(found) <= height else list(_job_lines(job, width, knob_lines=1))
-
-
-def _job_lines(job: JobSpec, width: int, *, knob_lines: int) -> Iterable[Content]:
+def job_lines(job: JobSpec, width: int) -> Iterable[Content]:
+    """The job as labelled lines."""
     value_width = width - 11
     command = wrap(_command_text(job.command), value_width)
     for index, line in enumerate(command[:3]):
@@ -51,7 +46,6 @@ def _job_lines(job: JobSpec, width: int, *, knob_lines: int) -> Iterable[Content
         job.checkpoint_dir or "run's folder",
         f", every {short_duration(job.checkpoint_interval_s)}",
     )
-    yield from _knobs(job, value_width, knob_lines)
     contract = "SDK in the script" if job.tier else "no SDK, timed outside"
     yield pair("contract", contract, (f"  tier {job.tier}", "$soft"))
     for index, place in enumerate(job.places):
@@ -84,14 +78,22 @@ def _work(job: JobSpec, width: int) -> list[Part]:
     return [epochs + batch, (total if fits else "", "$soft")]
 
 
-def _knobs(job: JobSpec, width: int, most: int) -> Iterable[Content]:
+def control_lines(job: JobSpec, width: int) -> Iterable[Content]:
+    """What holds the run to its goal: the caps, the controller, and what it may turn."""
+    probe = job.probe
+    cap = f"{format_money(probe.max_cost_usd)}, {short_duration(probe.max_time_s)}"
+    yield pair("probe cap", cap)
+    yield pair("controller", "guarded")
+    yield from _knobs(job, width - 11)
+    yield pair("retries", f"{job.retries}", ("  after progress", "$soft"))
+
+
+def _knobs(job: JobSpec, width: int) -> Iterable[Content]:
     adjust = job.adjust
     kinds = (("may turn", adjust.allow, ""), ("must ask", adjust.ask, "$warn"))
     for label, names, style in (*kinds, ("never", adjust.never, "$soft")):
         text = ", ".join(name.replace("_", " ") for name in names)
         found = wrap(text, width, style=style) if text else []
-        if len(found) > most:
-            found = [Content.styled(text, style).truncate(width, ellipsis=True)]
         for index, line in enumerate(found):
             yield pair(label if index == 0 else "", line)
 
