@@ -34,14 +34,14 @@ def follow(services: Services, run_id: str, *, owner: bool, json: bool, ndjson: 
     return _told(services, view, ending)
 
 
-def print_view(view: RunView, *, json: bool, detached: bool = False) -> None:
-    """Print a run: its document, or a line."""
+def print_view(view: RunView, *, json: bool, said: str | None = None) -> None:
+    """Print a run: its document, or a line; `said` is what was done, when it is left alone now."""
     if json:
         from planner.wire.to_wire import run_document
 
         render.document(run_document(view))
-    elif detached:
-        render.text(f"{view.summary.id} launched: planner attach {view.summary.id}")
+    elif said is not None:
+        render.text(f"{view.summary.id} {said}: planner attach {view.summary.id}")
     else:
         render.text(live_line(view))
 

@@ -633,6 +633,42 @@ def test_a_second_run_of_a_live_name_attaches(
     assert not services.asked("estimate") + services.asked("launch")
 
 
+def test_a_run_that_is_joined_is_not_told_as_launched(
+    planner: Planner, services: FakeServices
+) -> None:
+    services.summaries = (view(name="digits").summary,)
+    services.views = [limited()]
+    asked = ("--budget", "5", "--deadline", "2026-11-23T10:00Z")
+    result = planner("run", "job.toml", "--yes", "--detach", *asked)
+    assert result.code == 0
+    assert result.out == f"{RUN_ID} attached, not launched: planner attach {RUN_ID}\n"
+    assert "budget $1.00, $5.00 asked for" in result.err
+    assert "deadline 2026-11-22 10:00:00 UTC, 2026-11-23 10:00:00 asked for" in result.err
+    assert f"planner extend {RUN_ID}" in result.err
+    assert "warning" not in planner("run", "job.toml", "--yes", "--detach", "--budget", "1").err
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (("--budget", "0.0001"), "budget $1.00, $0.0001 asked for"),
+        (("--deadline", "2026-11-22T09:00Z"), "2026-11-22 09:00:00 asked for"),
+        (("--max-price", "0.01"), "$0.0100/h asked for"),
+        (("--option", "ozzz"), "ozzz asked for"),
+    ],
+)
+def test_a_run_that_does_not_keep_to_what_is_asked_for_is_not_joined(
+    planner: Planner, services: FakeServices, asked: tuple[str, ...], says: str
+) -> None:
+    services.summaries = (view(name="digits").summary,)
+    services.views = [limited()]
+    result = planner("run", "job.toml", "--yes", "--detach", *asked)
+    assert (result.code, result.out) == (2, "")
+    assert says in result.err
+    assert f"planner attach {RUN_ID}" in result.err
+    assert not services.asked("estimate") + services.asked("launch")
+
+
 @pytest.mark.parametrize(
     ("final", "code"),
     [
@@ -893,6 +929,16 @@ def test_doctor_fails_with_4_and_shows_the_fix(planner: Planner, services: FakeS
     assert "fix: mount -o rw" in result.out
     assert services.asked("doctor") == [("state", "gpu")]
     assert planner("doctor", "--json").document["ok"] is False
+
+
+def test_clean_that_finds_nothing_names_what_is_kept(
+    planner: Planner, services: FakeServices
+) -> None:
+    services.left = ()
+    said = planner("clean")
+    assert said.out.strip() == "nothing left behind"
+    assert "--older-than 30d" in said.err
+    assert "--older-than" not in planner("clean", "--older-than", "1d").err
 
 
 def test_clean_removes_only_with_yes(planner: Planner, services: FakeServices) -> None:

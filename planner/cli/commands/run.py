@@ -114,7 +114,7 @@ def run(
         request = request_of(
             spec, goal, no_probe=no_probe, max_cost=max_probe_cost, max_time=max_probe_time
         )
-        if not _attached(services, name or spec.name, output):
+        if not _attached(services, name or spec.name, wish, goal, output):
             _launch(
                 called, services, _estimated(services, spec, goal, request, output), wish, output
             )
@@ -122,9 +122,10 @@ def run(
         raise UsageError("--plan holds its own job", hint="leave the job file or the command out")
     else:
         result = _planned(services, plan)
-        if not _attached(services, name or result.job.name, output):
+        goal = goal_of(result.goal, flags)
+        if not _attached(services, name or result.job.name, wish, goal, output, planned=result):
             if flags.given:
-                result = services.rescore(result, goal_of(result.goal, flags))
+                result = services.rescore(result, goal)
             _launch(called, services, result, wish, output)
 
 
@@ -254,26 +255,63 @@ def _agree(
 # ---- watch -------------------------------------------------------------------------------------
 
 
-def _attached(services: Services, name: str, output: _Output) -> bool:
-    """Whether a run of that name was alive already; it was then watched to its end."""
+def _attached(
+    services: Services,
+    name: str,
+    wish: _Wish,
+    goal: Goal,
+    output: _Output,
+    *,
+    planned: EstimateResult | None = None,
+) -> bool:
+    """Whether a run of that name was alive already; it was then watched to its end.
+
+    Raises:
+        UsageError: It does not keep to what is asked for now.
+    """
     from planner.cli.runtext import RESTING
 
     for summary in services.runs():
         if summary.name == name and summary.state not in RESTING and summary.supervisor_alive:
-            diagnostics.say(
-                f"{summary.id} of this name is running already: attaching, nothing is launched"
-            )
-            _follow(services, summary.id, output)
+            _join(services, summary.id, wish, goal, planned)
+            _follow(services, summary.id, output, said="attached, not launched")
             return True
     return False
 
 
-def _follow(services: Services, run_id: str, output: _Output) -> None:
+def _join(
+    services: Services, run_id: str, wish: _Wish, goal: Goal, planned: EstimateResult | None
+) -> None:
+    """See that a run may stand for the one that is asked for, and tell where it differs."""
+    from planner.services.runs.joining import Asked, looser, require_same
+
+    plan, option = services.view(run_id).plan, wish.option
+    if option is None and planned is not None:
+        option = planned.recommendation.option_id
+    require_same(
+        plan,
+        Asked(
+            goal=goal,
+            option_id=option,
+            fingerprint=None if planned is None else planned.work.fingerprint,
+            max_usd_per_h=wish.max_usd_per_h,
+        ),
+    )
+    diagnostics.say(f"{run_id} of this name is running already: attaching, nothing is launched")
+    differences = looser(plan, goal)
+    if differences:
+        diagnostics.warn(
+            f"{run_id} keeps its own limits: {'; '.join(differences)}",
+            f"planner extend {run_id} --deadline +D --budget +USD raises them",
+        )
+
+
+def _follow(services: Services, run_id: str, output: _Output, *, said: str = "launched") -> None:
     """Watch a run to its end, print what came of it, and leave with its exit code."""
     from planner.cli.following import follow, print_view
 
     if output.detach:
-        print_view(services.view(run_id), json=output.json or output.ndjson, detached=True)
+        print_view(services.view(run_id), json=output.json or output.ndjson, said=said)
         return
     code = follow(services, run_id, owner=True, json=output.json, ndjson=output.ndjson)
     if code:

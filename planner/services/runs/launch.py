@@ -20,11 +20,13 @@ from planner.core.types import EstimateResult, Option
 from planner.core.units import to_microusd
 from planner.services.api import LaunchRequest
 from planner.services.failure import log_lines, tail
+from planner.services.runs.joining import Asked, require_same
 from planner.services.runs.pricepin import check_price, place_of, quote
 from planner.services.runs.report import option_text
 from planner.services.runs.runlock import held, supervisor_pid
+from planner.services.runs.runview import with_limits
 from planner.store.codec import datetime_text
-from planner.store.files import save, store_error
+from planner.store.files import load, save, store_error
 from planner.store.journal import Journal, read_events
 from planner.store.layout import RunDir, StateDir, check_id
 from planner.store.record import RunRecord
@@ -42,6 +44,7 @@ def launch(state: StateDir, request: LaunchRequest, clock: Clock) -> str:
     launches at the same moment wait for each other, so that exactly one starts it.
 
     Raises:
+        UsageError: A run of that name goes on which does not keep to what is asked for.
         PriceMovedError: The option is dearer now than was agreed to.
         RunnerError: It is not offered any more, or the supervisor did not start.
         NotFoundError: The estimate has no such option.
@@ -56,6 +59,7 @@ def launch(state: StateDir, request: LaunchRequest, clock: Clock) -> str:
         with lock.acquire(timeout=_NAME_LOCK_WAIT_S, poll_interval=0.05):
             running = alive_run(state, name)
             if running is not None:
+                _require_same(state.run(running), request, option)
                 return running
             _pin_price(request, option)
             run = _create(state, request, option, name, clock)
@@ -88,6 +92,22 @@ def alive_run(state: StateDir, name: str) -> str | None:
         if record.name == name and not record.ended:
             return run_id
     return None
+
+
+def _require_same(run: RunDir, request: LaunchRequest, option: Option) -> None:
+    """A run that somebody else started meanwhile must keep to what was agreed to here."""
+    record = RunRecord.replay(read_events(run.journal))
+    plan = with_limits(load(Plan, run.plan), record)
+    estimate = request.estimate
+    require_same(
+        plan,
+        Asked(
+            goal=estimate.goal,
+            option_id=option.id,
+            fingerprint=estimate.work.fingerprint,
+            max_usd_per_h=request.max_usd_per_h,
+        ),
+    )
 
 
 def _pin_price(request: LaunchRequest, option: Option) -> None:

@@ -44,6 +44,16 @@ def run_summary(
     )
 
 
+def with_limits(plan: Plan, record: RunRecord) -> Plan:
+    """The plan with the cap and the deadline as they are after extensions."""
+    goal = replace(
+        plan.goal,
+        deadline_at=record.deadline_at,
+        budget_usd=None if record.budget_microusd is None else record.budget_microusd / 1e6,
+    )
+    return replace(plan, goal=goal, budget_microusd=record.budget_microusd)
+
+
 def run_view(plan: Plan, record: RunRecord, now: datetime, *, supervisor_alive: bool) -> RunView:
     """A run in full. Its plan carries the cap and the deadline as they are after extensions.
 
@@ -51,15 +61,10 @@ def run_view(plan: Plan, record: RunRecord, now: datetime, *, supervisor_alive: 
     """
     eta_s = _eta(record, now) if supervisor_alive else None
     usd_per_h = record.usd_per_h if record.holding else 0.0
-    goal = replace(
-        plan.goal,
-        deadline_at=record.deadline_at,
-        budget_usd=None if record.budget_microusd is None else record.budget_microusd / 1e6,
-    )
     last = record.checkpoint
     return RunView(
         summary=run_summary(plan, record, now, supervisor_alive=supervisor_alive),
-        plan=replace(plan, goal=goal, budget_microusd=record.budget_microusd),
+        plan=with_limits(plan, record),
         step=record.step,
         steps_total=record.steps_total,
         epoch=record.epoch,
