@@ -32,7 +32,7 @@ _MOST_METRICS = 4
 def live_line(view: RunView) -> str:
     """Where a run stands, in one line of a terminal."""
     run = view.summary
-    parts = [run.id, run.state.value.replace("_", " "), percent(run.progress)]
+    parts = [run.id, state_text(run), percent(run.progress)]
     if view.samples_per_s is not None:
         parts.append(f"{view.samples_per_s:.0f} samples/s")
     cap = f"/{format_money(run.budget_usd)}" if run.budget_usd is not None else ""
@@ -74,8 +74,7 @@ def run_block(view: RunView, now: datetime) -> str:
     """Everything that `planner status RUN` tells."""
     run, option = view.summary, view.plan.option
     lines = [
-        f"{run.id}  {run.name}  {run.state.value.replace('_', ' ')}"
-        + (f": {run.reason}" if run.reason else ""),
+        f"{run.id}  {run.name}  {state_text(run)}" + (f": {run.reason}" if run.reason else ""),
         f"option      {option.id}  {explain.label(option)}",
         f"progress    {percent(run.progress)}"
         f"  epoch {min(view.epoch + 1, view.epochs):g} of {view.epochs:g}"
@@ -93,7 +92,10 @@ def run_block(view: RunView, now: datetime) -> str:
     lines += [f"decision    {d.at:%H:%M:%S} {d.action}: {d.why}" for d in view.decisions]
     lines += [f"warning     {text}" for text in view.warnings]
     if not run.supervisor_alive and run.state not in RESTING:
-        lines.append(f"its supervisor is gone: planner resume {run.id}")
+        lines.append(
+            f"its supervisor is gone: planner resume {run.id} goes on {_from(view)},"
+            f" planner cancel {run.id} ends it"
+        )
     return "\n".join(lines)
 
 
@@ -109,7 +111,7 @@ def run_table(runs: Sequence[RunSummary], now: datetime) -> str:
             (
                 run.id,
                 run.name,
-                _state(run),
+                f"{state_text(run)}, late" if run.late else state_text(run),
                 f"{_ago(run.created_at, now)} ago",
                 percent(run.progress),
                 format_duration(run.predicted_total_s.p50),
@@ -134,11 +136,11 @@ def run_table(runs: Sequence[RunSummary], now: datetime) -> str:
     return "\n".join(table(head, rows, right=(4, 5, 6, 8)))
 
 
-def _state(run: RunSummary) -> str:
+def state_text(run: RunSummary) -> str:
+    """A run's state in words; one that nobody looks after is not told as one that is."""
     words = run.state.value.replace("_", " ")
-    if run.state not in RESTING and not run.supervisor_alive:
-        return f"{words} !no supervisor"
-    return f"{words}, late" if run.late else words
+    gone = run.state not in RESTING and not run.supervisor_alive
+    return f"{words} (supervisor gone)" if gone else words
 
 
 def _speed(view: RunView) -> str:
@@ -153,9 +155,14 @@ def _speed(view: RunView) -> str:
 def _money(view: RunView) -> str:
     run = view.summary
     cap = f" of {format_money(run.budget_usd)} cap" if run.budget_usd is not None else ""
-    rate = f"{format_money(view.usd_per_h)}/h now"
+    rate = f"  {format_money(view.usd_per_h)}/h now" if _held(view) else ""
     predicted = f"predicted {money_range(run.predicted_cost_usd)}"
-    return f"{format_money(run.spent_usd)}{cap}  {rate}  {predicted}"
+    return f"{format_money(run.spent_usd)}{cap}{rate}  {predicted}"
+
+
+def _held(view: RunView) -> bool:
+    """Whether anything is held, as far as is known: a price of 0 alone does not tell."""
+    return view.usd_per_h > 0 or view.summary.supervisor_alive
 
 
 def _time_left(view: RunView) -> Distribution | None:
@@ -189,8 +196,16 @@ def _deadline(view: RunView) -> list[str]:
 def _checkpoint(view: RunView, now: datetime) -> str:
     if view.last_checkpoint_at is None:
         return "none yet"
-    size = view.last_checkpoint_bytes
-    return f"{_ago(view.last_checkpoint_at, now)} ago" + (f", {format_bytes(size)}" if size else "")
+    step, size = view.last_checkpoint_step, view.last_checkpoint_bytes
+    at = "" if step is None else f"at step {step}, "
+    ago = f"{_ago(view.last_checkpoint_at, now)} ago"
+    return f"{at}{ago}" + (f", {format_bytes(size)}" if size else "")
+
+
+def _from(view: RunView) -> str:
+    """Where a resumed run goes on."""
+    step = view.last_checkpoint_step
+    return "from the beginning" if step is None else f"from step {step}"
 
 
 def _ago(at: datetime, now: datetime) -> str:

@@ -11,7 +11,7 @@ from planner.wire.estimate_v1 import Interval, Knobs, Quantiles, Resources
 
 SCHEMA = "planner.run/1"
 LIST_SCHEMA = "planner.runs/1"
-MINOR = 0
+MINOR = 1
 
 State = Literal[
     "planned",
@@ -76,6 +76,7 @@ class Checkpoint(Wire):
 
     at: Time
     bytes: int | None
+    step: int | None
 
 
 class Decision(Wire):

@@ -108,7 +108,11 @@ def run_document(view: RunView) -> Document:
     option = plan.option
     checkpoint = None
     if view.last_checkpoint_at is not None:
-        checkpoint = run_v1.Checkpoint(at=view.last_checkpoint_at, bytes=view.last_checkpoint_bytes)
+        checkpoint = run_v1.Checkpoint(
+            at=view.last_checkpoint_at,
+            bytes=view.last_checkpoint_bytes,
+            step=view.last_checkpoint_step,
+        )
     return _document(
         run_v1.Run(
             schema_=run_v1.SCHEMA,

@@ -787,10 +787,17 @@ def test_no_time_left_is_not_told(planner: Planner, services: FakeServices) -> N
 
 
 def test_status_tells_when_the_supervisor_is_gone(planner: Planner, services: FakeServices) -> None:
-    services.views = [view(supervisor_alive=False)]
-    assert f"planner resume {RUN_ID}" in planner("status", RUN_ID).out
+    services.views = [view(supervisor_alive=False, usd_per_h=0.0, samples_per_s=None)]
+    text = planner("status", RUN_ID).out
+    assert "running (supervisor gone)" in text
+    assert f"planner resume {RUN_ID} goes on from step 92" in text
+    assert "checkpoint  at step 92, " in text
+    assert "/h now" not in text and "speed       -" in text
+    document = planner("status", RUN_ID, "--json").document
+    assert document["supervisor_alive"] is False
+    assert document["last_checkpoint"]["step"] == 92
     services.summaries = (view(supervisor_alive=False).summary,)
-    assert "!no supervisor" in planner("status").out
+    assert "running (supervisor gone)" in planner("status").out
 
 
 def test_status_since_prints_the_events_a_reader_missed(planner: Planner) -> None:

@@ -135,6 +135,24 @@ def test_kill_9_of_the_supervisor_while_a_checkpoint_is_written(desk):
     assert desk.services._shelf.record(run_id).steps_redone == 0
 
 
+def test_status_tells_what_workers_did_after_their_supervisor_was_gone(desk):
+    run_id = desk.launch("--steps", "600")
+    desk.wait(run_id, lambda view: view.step > 0)
+    os.kill(supervisor_pid(desk.run(run_id)), signal.SIGKILL)
+    view = desk.wait(run_id, lambda view: not view.summary.supervisor_alive and not view.usd_per_h)
+    assert view.summary.state is RunState.RUNNING
+    assert view.samples_per_s is None
+    assert view.step == view.last_checkpoint_step > 0
+    assert view.summary.progress == pytest.approx(view.saved_progress)
+    assert desk.services.runs()[0].progress == view.summary.progress
+    assert leftovers_of(desk) == []
+    journal = desk.run(run_id).journal.read_bytes()
+    desk.services.view(run_id)
+    assert desk.run(run_id).journal.read_bytes() == journal, "looking changes nothing"
+    desk.services.cancel(run_id)
+    assert desk.rest(run_id) is RunState.CANCELLED
+
+
 def test_status_tells_a_run_without_supervisor_and_cancel_ends_it(desk):
     run_id = desk.launch("--steps", "600")
     desk.wait(run_id, lambda view: view.step > 0)

@@ -66,10 +66,17 @@ def supervisor_pid(run: RunDir) -> int | None:
     try:
         who = read_json(run.supervisor)
         pid, created = int(who["pid"]), float(who["create_time"])
-        here = who.get("host") == socket.gethostname()
     except (StoreError, KeyError, TypeError, ValueError, AttributeError):
         return None
-    return pid if here and _create_time(pid) == created else None
+    return pid if supervised_here(run) and _create_time(pid) == created else None
+
+
+def supervised_here(run: RunDir) -> bool:
+    """Whether the run's last supervisor was one of this machine; False when nobody knows."""
+    try:
+        return bool(read_json(run.supervisor)["host"] == socket.gethostname())
+    except (StoreError, KeyError, TypeError):
+        return False
 
 
 def _create_time(pid: int) -> float | None:

@@ -12,6 +12,7 @@ import re
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from planner.core.clock import Clock
 from planner.core.distribution import Distribution
@@ -28,6 +29,9 @@ from planner.store.journal import JournalReader
 from planner.store.layout import RunDir, StateDir
 from planner.store.record import RunRecord
 
+if TYPE_CHECKING:
+    from planner.services.runs.unheard import Unheard
+
 _BACK = re.compile(r"@-(\d+)")
 _SHOWN = 5
 
@@ -39,6 +43,7 @@ class _Followed:
     plan: Plan
     reader: JournalReader
     record: RunRecord = field(default_factory=RunRecord)
+    unheard: Unheard | None = None
 
     def catch_up(self) -> RunRecord:
         for event in self.reader.read_new():
@@ -76,6 +81,7 @@ class RunShelf:
             followed = self._follow(run_id)
             record = followed.catch_up()
             alive = not record.ended and self.alive(run_id)
+            record = self._as_it_is(followed, run_id, alive=alive)
             return run_view(followed.plan, record, self._clock.now(), supervisor_alive=alive)
 
     def summaries(self, limit: int | None = None) -> tuple[RunSummary, ...]:
@@ -149,6 +155,18 @@ class RunShelf:
             self._followed[run_id] = followed
         return followed
 
+    def _as_it_is(self, followed: _Followed, run_id: str, *, alive: bool) -> RunRecord:
+        """The record; of a run without supervisor with what its workers did unheard."""
+        record = followed.record
+        if alive or record.ended or record.attempt <= record.released_attempt:
+            followed.unheard = None
+            return record
+        from planner.services.runs.unheard import Unheard
+
+        if followed.unheard is None or followed.unheard.attempt != record.attempt:
+            followed.unheard = Unheard(self._state.run(run_id), followed.plan, record.attempt)
+        return followed.unheard.amended(record)
+
     def _summarise(self, run_id: str) -> tuple[RunSummary | None, IndexRow | None]:
         run = self._state.run(run_id)
         try:
@@ -159,6 +177,7 @@ class RunShelf:
             # One damaged run must not hide all the others; asking for it by id says what is wrong.
             return None, None
         alive = not record.ended and self.alive(run_id)
+        record = self._as_it_is(followed, run_id, alive=alive)
         summary = run_summary(followed.plan, record, self._clock.now(), supervisor_alive=alive)
         if not record.ended:
             return summary, None
