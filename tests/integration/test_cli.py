@@ -788,7 +788,9 @@ def test_no_time_left_is_not_told(planner: Planner, services: FakeServices) -> N
 
 def test_status_tells_when_the_supervisor_is_gone(planner: Planner, services: FakeServices) -> None:
     services.views = [view(supervisor_alive=False, usd_per_h=0.0, samples_per_s=None)]
-    text = planner("status", RUN_ID).out
+    answered = planner("status", RUN_ID)
+    text = answered.out
+    assert answered.code == 0, "a question that was answered"
     assert "running (supervisor gone)" in text
     assert f"planner resume {RUN_ID} goes on from step 92" in text
     assert "checkpoint  at step 92, " in text
