@@ -195,11 +195,20 @@ def _deadline(view: RunView) -> list[str]:
 
 def _checkpoint(view: RunView, now: datetime) -> str:
     if view.last_checkpoint_at is None:
-        return "none yet"
+        return _no_checkpoint(view)
     step, size = view.last_checkpoint_step, view.last_checkpoint_bytes
     at = "" if step is None else f"at step {step}, "
     ago = f"{_ago(view.last_checkpoint_at, now)} ago"
     return f"{at}{ago}" + (f", {format_bytes(size)}" if size else "")
+
+
+def _no_checkpoint(view: RunView) -> str:
+    state = view.summary.state
+    if state in (RunState.DONE, RunState.CANCELLED):
+        return "none"
+    if state in RESTING:
+        return "none: it starts from the beginning when it is resumed"
+    return "none yet" if view.keeps_progress else "none: its script keeps no checkpoint"
 
 
 def _from(view: RunView) -> str:

@@ -60,6 +60,7 @@ class Watcher:
     look_s: float = LOOK_S
     _log: dict[str, int] | None = None
     _gone_since_s: float | None = None
+    _keeps: bool = True
     _interrupts: list[float] = field(default_factory=list)
 
     def watch(self) -> Ending:
@@ -80,6 +81,7 @@ class Watcher:
 
     def _look(self, read_key: Callable[[float], str]) -> Ending | None:
         view = self.services.view(self.run_id)
+        self._keeps = view.keeps_progress
         self._follow_log()
         self.show(view)
         if view.summary.state in RESTING:
@@ -109,9 +111,15 @@ class Watcher:
         elif key == "k" and self.owner:
             self.services.checkpoint(self.run_id)
             diagnostics.say("asked for a checkpoint")
-        elif key == "s" and self.owner and self._agreed("stop with a checkpoint, release all?"):
+        elif key == "s" and self.owner and self._agreed(f"{self._how_to_stop()}, release all?"):
             return self._stop(Ending.INTERRUPTED)
         return None
+
+    def _how_to_stop(self) -> str:
+        """What a stop would do, as it is asked for."""
+        if self._keeps:
+            return "stop with a checkpoint"
+        return "stop without a checkpoint, losing all it did"
 
     def _agreed(self, question: str) -> bool:
         with keys.cooked():
@@ -157,7 +165,7 @@ class Watcher:
 
         rate = format_money(self.services.view(self.run_id).usd_per_h)
         return (
-            f"\n[d]etach (goes on, {rate}/h), [s]top with a checkpoint, or [c]ontinue"
+            f"\n[d]etach (goes on, {rate}/h), [s]{self._how_to_stop()[1:]}, or [c]ontinue"
             " watching? [d] "
         )
 
@@ -168,7 +176,8 @@ class Watcher:
 
     def _stop(self, ending: Ending) -> Ending:
         """Checkpoint and release, and wait for it. A third interrupt ends only the viewer."""
-        diagnostics.say(f"stopping {self.run_id} with a checkpoint ...")
+        how = "with" if self._keeps else "without"
+        diagnostics.say(f"stopping {self.run_id} {how} a checkpoint ...")
         try:
             self.services.pause(self.run_id)
             view = settle(self.services, self.run_id)
@@ -176,8 +185,16 @@ class Watcher:
             diagnostics.say(f"left while it stops: planner status {self.run_id}")
             return ending
         if view.summary.state is RunState.PAUSED:
-            diagnostics.say(f"checkpoint kept, all released: planner resume {self.run_id} goes on")
+            diagnostics.say(_released(view))
         return ending
+
+
+def _released(view: RunView) -> str:
+    """What a stop has left."""
+    run_id = view.summary.id
+    if view.last_checkpoint_at is None:
+        return f"all released, no checkpoint: planner resume {run_id} starts from the beginning"
+    return f"checkpoint kept, all released: planner resume {run_id} goes on"
 
 
 def settle(services: Services, run_id: str, timeout_s: float = SETTLE_S) -> RunView:

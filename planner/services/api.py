@@ -147,6 +147,11 @@ class RunView:
         return min(self.last_checkpoint_step / self.steps_total, 1.0)
 
     @property
+    def keeps_progress(self) -> bool:
+        """Whether a stop leaves a checkpoint: a script without the SDK writes none."""
+        return self.plan.job.tier > 0 or self.last_checkpoint_at is not None
+
+    @property
     def rest(self) -> Rest:
         """What the run may still spend once it is resumed."""
         return rest(

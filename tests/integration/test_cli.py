@@ -841,6 +841,40 @@ def test_pause_and_cancel_wait_until_the_run_rests(
     assert services.asked("cancel") == [True]
 
 
+def unkept(state: RunState = RunState.RUNNING) -> RunView:
+    """A run of a script without the SDK: nothing to go on from."""
+    made = view(state, last_checkpoint_at=None, last_checkpoint_step=None)
+    return replace(made, plan=replace(made.plan, job=replace(made.plan.job, tier=0)))
+
+
+def test_a_pause_that_loses_all_progress_asks(planner: Planner, services: FakeServices) -> None:
+    services.views = [unkept()]
+    assert "checkpoint  none: its script keeps no checkpoint" in planner("status", RUN_ID).out
+    result = planner("pause", RUN_ID)
+    assert result.code == 10
+    assert "throws away all it has done (50.0 % of the work)" in result.err
+    assert f"pause {RUN_ID} --yes" in result.err
+    assert not services.asked("pause")
+    assert planner("pause", RUN_ID, "--yes").code == 0
+    assert services.asked("pause") == [RUN_ID]
+
+
+def test_a_run_that_keeps_no_checkpoint_says_so_in_its_plan(
+    planner: Planner, services: FakeServices
+) -> None:
+    says = "cannot be paused or resumed midway"
+    assert says not in planner("run", "job.toml", "--yes", "--detach").err
+    services.result = replace(services.result, job=replace(services.result.job, tier=0))
+    assert planner("run", "job.toml", "--yes", "--detach").err.count(says) == 1
+
+
+def test_a_paused_run_without_a_checkpoint_starts_from_the_beginning(
+    planner: Planner, services: FakeServices
+) -> None:
+    services.views = [unkept(RunState.PAUSED)]
+    assert "starts from the beginning when it is resumed" in planner("status", RUN_ID).out
+
+
 def test_resume_asks_before_it_spends(planner: Planner, services: FakeServices) -> None:
     result = planner("resume", RUN_ID)
     assert result.code == 10

@@ -157,6 +157,22 @@ async def test_a_run_that_nobody_looks_after_is_offered_to_be_resumed() -> None:
     assert services.asked("pause") == []
 
 
+async def test_a_pause_that_loses_all_progress_asks() -> None:
+    services, stage = resting(
+        state=RunState.RUNNING, last_checkpoint_at=None, last_checkpoint_step=None
+    )
+    services.views = [
+        replace(v, plan=replace(v.plan, job=replace(v.plan.job, tier=0))) for v in services.views
+    ]
+    async with stage.running() as pilot:
+        await press(pilot, "p")
+        assert "it starts from the beginning" in stage.screen_text()
+        await press(pilot, "escape")
+        assert services.asked("pause") == []
+        await press(pilot, "p", "p")
+    assert services.asked("pause") == ["r-7f3k"]
+
+
 async def test_a_cap_raised_above_the_limit_has_to_be_typed() -> None:
     services, stage = resting(spent_usd=0.5)
     services.views = [

@@ -18,6 +18,7 @@ from planner.services.runs.runview import run_view
 from planner.services.supervisor.book import LoopSettings
 from planner.store import journal
 from planner.store.files import load
+from planner.store.record import RunRecord
 from runners.base import Handle, Signal
 from tests.support.runs import START, FakeClock, make_case
 
@@ -116,6 +117,17 @@ def test_pause_keeps_a_checkpoint_and_resume_goes_on_from_it(tmp_path):
     assert record.total_s(case.clock.now()) < 300
     resumed = next(e for e in case.events if e.type == "run.resumed")
     assert resumed.data["step"] == paused.step
+
+
+def test_a_paused_run_without_a_checkpoint_has_kept_nothing(tmp_path):
+    case = make_case(tmp_path)
+    case.clock.at(50, lambda: case.send("pause"))
+    case.go()
+    kept = run_view(case.plan, case.record, case.clock.now(), supervisor_alive=False)
+    assert kept.step > 0 and kept.summary.progress > 0
+    unsaved = RunRecord.replay(e for e in case.events if e.type != "run.checkpoint")
+    lost = run_view(case.plan, unsaved, case.clock.now(), supervisor_alive=False)
+    assert (lost.step, lost.epoch, lost.summary.progress) == (0, 0, 0.0)
 
 
 def test_cancel_checkpoints_and_is_final(tmp_path):

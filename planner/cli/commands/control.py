@@ -7,16 +7,28 @@ from typing import Annotated
 import typer
 
 from planner.cli import command, diagnostics, invocation
+from planner.core.errors import NotConfirmedError
 from planner.services.api import RunView, Services
 
 
-def pause(context: typer.Context, *, run: command.Run, json: command.Json = False) -> None:
+def pause(
+    context: typer.Context,
+    *,
+    run: command.Run,
+    yes: command.Yes = False,
+    json: command.Json = False,
+) -> None:
     """Checkpoint a run and release what it holds; the plan is kept.
 
-    Nothing is billed while it is paused. planner resume goes on from the checkpoint.
+    Nothing is billed while it is paused. planner resume goes on from the checkpoint. A script
+    without planner.sdk writes none and would lose all it has done, so it asks.
     """
-    services = invocation.of(context).services()
+    called = invocation.of(context)
+    services = called.services()
     run_id = services.resolve(run)
+    view = services.view(run_id)
+    if view.summary.supervisor_alive and not view.keeps_progress:
+        _ask_to_lose(view, called.line("--yes"), yes=yes)
     services.pause(run_id)
     _show(_settled(services, run_id), json=json)
 
@@ -70,6 +82,24 @@ def cancel(
     _show(_settled(services, run_id), json=json)
 
 
+def _ask_to_lose(view: RunView, line: str, *, yes: bool) -> None:
+    """Say that a pause throws the progress away, and ask for it."""
+    from planner.cli.confirm import require_terminal
+    from planner.cli.tables import percent
+
+    run = view.summary
+    diagnostics.warn(
+        f"{run.id} keeps no checkpoint, as its script does not use planner.sdk: a pause throws away"
+        f" all it has done ({percent(run.progress)} of the work), and resume starts from the"
+        " beginning"
+    )
+    if yes:
+        return
+    require_terminal("a pause that loses all progress", line)
+    if diagnostics.ask("pause it all the same? [y/N] ").lower() != "y":
+        raise NotConfirmedError("not paused: you said no")
+
+
 def _settled(services: Services, run_id: str) -> RunView:
     from planner.cli.runtext import RESTING
     from planner.cli.watch import settle
@@ -94,6 +124,8 @@ def _ask_to_resume(view: RunView, line: str, *, above_usd: float) -> None:
     require_terminal("resuming, which spends money again,", line)
     cap = "no cap" if run.budget_usd is None else f"cap {format_money(run.budget_usd)}"
     done = f"{run.id} goes on at {100 * view.saved_progress:.0f} % of the work"
+    if view.last_checkpoint_at is None:
+        done = f"{run.id} has no checkpoint and starts from the beginning"
     diagnostics.say(f"{done}; spent {format_money(run.spent_usd)}, {cap}")
     rest = view.rest
     rate = format_money(view.plan.max_usd_per_h)

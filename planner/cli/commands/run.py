@@ -23,6 +23,10 @@ from planner.services.api import EstimateRequest, LaunchRequest, Services
 
 FRESH_S = 600.0
 """An estimate, and the prices in it, may be reused for so long."""
+_NO_CHECKPOINT = (
+    "checkpoint  none: without planner.sdk in its script this run cannot be paused or resumed"
+    " midway; whatever stops it, it starts from the beginning"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +250,8 @@ def _agree(
     from planner.cli.confirm import confirm, plan_text, require_terminal
 
     diagnostics.say(plan_text(result, chosen, pin))
+    if result.job.tier == 0:
+        diagnostics.say(_NO_CHECKPOINT)
     if yes:
         return
     require_terminal("a launch", called.line("--yes"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from datetime import datetime
 
@@ -17,6 +18,7 @@ def run_summary(
     plan: Plan, record: RunRecord, now: datetime, *, supervisor_alive: bool
 ) -> RunSummary:
     """A run in one line. `total_s` is known once it has ended for good."""
+    record = _as_kept(record)
     over = record.ended and record.state is not RunState.PAUSED
     total_s = record.total_s(now) if over else None
     inside = None
@@ -59,6 +61,7 @@ def run_view(plan: Plan, record: RunRecord, now: datetime, *, supervisor_alive: 
 
     What is left and the chances to keep the limits are those of a run that somebody looks after.
     """
+    record = _as_kept(record)
     eta_s = _eta(record, now) if supervisor_alive else None
     usd_per_h = record.usd_per_h if record.holding else 0.0
     last = record.checkpoint
@@ -89,6 +92,16 @@ def run_view(plan: Plan, record: RunRecord, now: datetime, *, supervisor_alive: 
         last_checkpoint_step=last.step if last else None,
         warnings=(*record.warnings, *_orphaned(plan, record, supervisor_alive)),
     )
+
+
+def _as_kept(record: RunRecord) -> RunRecord:
+    """A paused run is as far as its checkpoint: without one it starts from the beginning."""
+    if record.state is not RunState.PAUSED or record.checkpoint is not None:
+        return record
+    kept = copy(record)
+    kept.step = kept.epoch = kept.samples = 0
+    kept.progress = 0.0
+    return kept
 
 
 def _orphaned(plan: Plan, record: RunRecord, supervisor_alive: bool) -> tuple[str, ...]:

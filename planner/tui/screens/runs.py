@@ -205,6 +205,9 @@ class RunsScreen(FollowingScreen):
     def do_pause(self) -> None:
         """Pause; or ask, then resume what stands still."""
         services, view = self.session.services, self._feed.view
+        if view is not None and view.summary.supervisor_alive and not view.keeps_progress:
+            self._ask_to_lose(view)
+            return
         if view is None or not resumable(view.summary):
             self._tell(services.pause, "Pausing: a checkpoint first, then the resources go back.")
             return
@@ -213,6 +216,25 @@ class RunsScreen(FollowingScreen):
         said = "Resuming from the last good checkpoint."
         agreement = resume_agreement(view, self.session.now())
         ask_to_agree(self.planner, agreement, lambda: self._tell(services.resume, said))
+
+    def _ask_to_lose(self, view: RunView) -> None:
+        """Ask before a pause that throws away what the run has done."""
+        from planner.tui.screens.question import Answer, QuestionScreen
+
+        question = QuestionScreen(
+            f"Pause {view.summary.id} and lose what it did?",
+            [
+                "Its script does not use planner.sdk and keeps no checkpoint.",
+                "When it is resumed it starts from the beginning.",
+            ],
+            (Answer("back", "Back", "esc"), Answer("pause", "Pause all the same", "p")),
+        )
+
+        def answered(answer: str | None) -> None:
+            if answer == "pause":
+                self._tell(self.session.services.pause, "Pausing: the resources go back.")
+
+        self.app.push_screen(question, answered)
 
     def do_checkpoint(self) -> None:
         """Ask for a checkpoint."""
