@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from planner.core.errors import StoreError
@@ -17,42 +17,15 @@ from planner.core.events import Event
 from planner.core.plan import Decision
 from planner.core.types import RunState
 from planner.store.codec import from_json, parse_datetime
+from planner.store.series import SeriesBuffer
 
 T = TypeVar("T")
 
-SERIES_CAP = 512
-"""Most points kept of one series; twice as many are merged pair by pair."""
 _PROGRESS_SERIES = ("samples_per_s", "cpu", "gpu", "memory_bytes", "loader_wait")
 _RESTING = frozenset(
     {RunState.PAUSED, RunState.DONE, RunState.FAILED, RunState.STOPPED_BY_CAP, RunState.CANCELLED}
 )
-
-
-class SeriesBuffer:
-    """A series of bounded length: once full, neighbouring points become their mean."""
-
-    def __init__(self) -> None:
-        self.at_s: list[float] = []
-        self.values: list[float] = []
-        self._stride = 1
-        self._pending: list[tuple[float, float]] = []
-
-    def add(self, at_s: float, value: float) -> None:
-        """Add one point; `at_s` counts from the run's start."""
-        self._pending.append((at_s, value))
-        if len(self._pending) < self._stride:
-            return
-        self.at_s.append(sum(at for at, _ in self._pending) / len(self._pending))
-        self.values.append(sum(value for _, value in self._pending) / len(self._pending))
-        self._pending.clear()
-        if len(self.values) >= 2 * SERIES_CAP:
-            self.at_s = [(a + b) / 2 for a, b in _pairs(self.at_s)]
-            self.values = [(a + b) / 2 for a, b in _pairs(self.values)]
-            self._stride *= 2
-
-
-def _pairs(values: list[float]) -> Iterable[tuple[float, float]]:
-    return zip(values[::2], values[1::2], strict=False)
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,6 +34,8 @@ class Checkpoint:
 
     at: datetime
     step: int
+    epoch: int | None = None
+    samples: int | None = None
     path: str | None = None
     bytes: int | None = None
     duration_s: float | None = None
@@ -82,6 +57,7 @@ class RunRecord:
             watched.
         spent_at: Until when spend is counted: the time of the last event that carries money.
         ended_at: When it came to rest: as the event says, since nobody may have watched.
+        reached_step: How far the attempts before this one came, until it says where it goes on.
         stop_reason: Why the run was last asked to stop.
         times_s: Where the time of all ended attempts went, by name.
         command_ids: Requests already carried out.
@@ -112,6 +88,7 @@ class RunRecord:
     budget_microusd: int | None = None
     deadline_at: datetime | None = None
     step: int = 0
+    reached_step: int = 0
     attempt_first_step: int | None = None
     steps_total: int | None = None
     epoch: int = 0
@@ -199,10 +176,27 @@ class RunRecord:
         self.deadline_at = _time(data.get("deadline_at"))
 
     def _provisioning(self, event: Event, data: Mapping[str, Any]) -> None:
-        self.attempt = _whole(data.get("attempt")) or self.attempt
+        attempt = _whole(data.get("attempt")) or self.attempt
+        if attempt != self.attempt:
+            self._go_back()
+        self.attempt = attempt
         self.attempt_first_step = None
         self.acquired_at = None
         self.spent_at = event.ts
+
+    def _go_back(self) -> None:
+        """A new attempt is as far as the checkpoint that it goes on from."""
+        self.reached_step = max(self.reached_step, self.step)
+        self._stand_at(self.checkpoint or Checkpoint(at=_NEVER, step=0, epoch=0, samples=0))
+
+    def _stand_at(self, kept: Checkpoint) -> None:
+        self.step = kept.step
+        self.epoch = _keep(kept.epoch, self.epoch)
+        self.samples = _keep(kept.samples, self.samples)
+        self.progress = self._fraction()
+
+    def _fraction(self) -> float:
+        return min(1.0, self.step / self.steps_total) if self.steps_total else 0.0
 
     def _acquired(self, event: Event, data: Mapping[str, Any]) -> None:
         self.holding = True
@@ -235,9 +229,11 @@ class RunRecord:
 
     def _resumed(self, _event: Event, data: Mapping[str, Any]) -> None:
         step = _whole(data.get("step")) or 0
-        self.steps_redone += max(0, self.step - step)
-        self.step = step
-        self.attempt_first_step = step
+        self.steps_redone += max(0, self.reached_step - step)
+        self.reached_step = 0
+        self.step = self.attempt_first_step = step
+        self.epoch = _keep(_whole(data.get("epoch")), self.epoch)
+        self.progress = self._fraction()
 
     def _progress(self, event: Event, data: Mapping[str, Any]) -> None:
         self._money(event, data)
@@ -283,6 +279,8 @@ class RunRecord:
         self.checkpoint = Checkpoint(
             at=event.ts,
             step=_whole(data.get("step")) or 0,
+            epoch=_whole(data.get("epoch")),
+            samples=_whole(data.get("samples")),
             path=data.get("path"),
             bytes=_whole(data.get("bytes")),
             duration_s=_number(data.get("duration_s")),

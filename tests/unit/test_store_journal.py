@@ -20,7 +20,8 @@ from planner.core.types import RunState
 from planner.store import journal as journal_module
 from planner.store.codec import to_json
 from planner.store.journal import Journal, JournalReader, read_events
-from planner.store.record import SERIES_CAP, RunRecord, SeriesBuffer
+from planner.store.record import RunRecord
+from planner.store.series import SERIES_CAP, SeriesBuffer
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 

@@ -119,6 +119,27 @@ def test_pause_keeps_a_checkpoint_and_resume_goes_on_from_it(tmp_path):
     assert resumed.data["step"] == paused.step
 
 
+@pytest.mark.parametrize("faults", [(), ("crash@150#1",)])
+def test_until_the_first_step_a_run_stands_where_it_goes_on_from(tmp_path, faults):
+    case = make_case(tmp_path, faults=faults, samples=500, epochs=4, start_s=9.0)
+    case.clock.at(80, lambda: case.send("pause") if not faults else None)
+    case.go()
+    if not faults:
+        assert case.go() is RunState.DONE
+    events = case.events
+    (again,) = [e.seq for e in events if e.type == "run.provisioning" and e.data["attempt"] == 2]
+    ended = RunRecord.replay(events[:again])
+    kept = ended.checkpoint
+    assert kept.step > 50 and kept.epoch >= 1
+    seen = [RunRecord.replay(events[:end]) for end in range(again + 1, len(events) + 1)]
+    before = next(i for i, record in enumerate(seen) if record.step > kept.step)
+    assert sum(e.type == "run.progress" for e in events[again : again + before]) > 2
+    for record in seen[:before]:
+        assert (record.step, record.epoch) == (kept.step, kept.epoch)
+        assert record.progress == pytest.approx(kept.step / 200, abs=1e-4)
+    assert seen[-1].steps_redone == ended.step - kept.step >= bool(faults)
+
+
 def test_a_paused_run_without_a_checkpoint_has_kept_nothing(tmp_path):
     case = make_case(tmp_path)
     case.clock.at(50, lambda: case.send("pause"))

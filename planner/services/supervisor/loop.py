@@ -121,7 +121,8 @@ class RunLoop:
             book.warn("machine.crowded", crowded)
         kept = book.record.checkpoint
         self._kept_step = kept.step if kept else 0
-        self._progress.new_attempt()
+        record = book.record
+        self._progress.new_attempt(step=record.step, samples=record.samples, epoch=record.epoch)
         try:
             price = self._launcher.price()
             if not self._guards.affords(price.usd_per_h):

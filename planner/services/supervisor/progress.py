@@ -42,11 +42,8 @@ class Progress:
         start_s: From the current attempt's launch to its first step; 0 until known.
     """
 
-    def __init__(self, plan: Plan, *, step: int = 0, samples: int = 0, epoch: int = 0) -> None:
+    def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self.step = step
-        self.samples = samples
-        self.epoch = epoch
         self.epochs = float(plan.work.epochs)
         self.steps_total = _planned_steps(plan)
         self._steps_per_epoch = _planned_epoch_steps(plan)
@@ -60,8 +57,15 @@ class Progress:
         self._slowest_step_s = 0.0
         self.new_attempt()
 
-    def new_attempt(self) -> None:
-        """A new launch: its rates are measured anew, its steps counted from its start."""
+    def new_attempt(self, *, step: int = 0, samples: int = 0, epoch: int = 0) -> None:
+        """A new launch: its rates are measured anew, its steps counted from its start.
+
+        Args:
+            step: Optimiser steps in the checkpoint that it goes on from, until it says so itself.
+            samples: Samples in it.
+            epoch: Epoch it stands in, from 0.
+        """
+        self.step, self.samples, self.epoch = step, samples, epoch
         self.steps_seen = 0
         self.attached = False
         self.finished = False

@@ -348,9 +348,16 @@ class Watch:
             return
         resumed = event.get("resumed")
         path = resumed.get("path") if isinstance(resumed, Mapping) else None
-        before = self._book.record.step
-        data = {"attempt": self._attempt.folder.number, "step": self._progress.step, "path": path}
-        self._book.emit("run.resumed", data)
+        before = self._book.record.reached_step
+        self._book.emit(
+            "run.resumed",
+            {
+                "attempt": self._attempt.folder.number,
+                "step": self._progress.step,
+                "epoch": self._progress.epoch,
+                "path": path,
+            },
+        )
         if self._relaunch_decision is not None:
             redone = max(0, before - self._progress.step)
             took_s = self._clock.monotonic_s() - self._attempt.launched_s
