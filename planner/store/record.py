@@ -286,6 +286,8 @@ class RunRecord:
             duration_s=_number(data.get("duration_s")),
             reason=data.get("reason"),
         )
+        if self.checkpoint.step > self.step:
+            self._stand_at(self.checkpoint)
 
     def _interrupted(self, _event: Event, data: Mapping[str, Any]) -> None:
         self.interruptions += 1

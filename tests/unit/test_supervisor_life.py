@@ -140,6 +140,16 @@ def test_until_the_first_step_a_run_stands_where_it_goes_on_from(tmp_path, fault
     assert seen[-1].steps_redone == ended.step - kept.step >= bool(faults)
 
 
+def test_the_last_step_of_a_stop_is_not_behind_its_checkpoint(tmp_path):
+    """As of a job that saves and leaves without a word of the steps since it last spoke."""
+    case = make_case(tmp_path, goal=Goal(budget_usd=0.08))
+    assert case.go() is RunState.STOPPED_BY_CAP
+    said = [e for e in case.events if e.type in ("run.created", "run.checkpoint")]
+    saved = RunRecord.replay(said)
+    assert saved.step == saved.checkpoint.step == case.record.step > 0
+    assert f"checkpoint of step {case.record.step} kept" in case.record.reason
+
+
 def test_a_paused_run_without_a_checkpoint_has_kept_nothing(tmp_path):
     case = make_case(tmp_path)
     case.clock.at(50, lambda: case.send("pause"))

@@ -95,6 +95,17 @@ def test_a_new_attempt_counts_from_where_it_resumed(plan):
     assert progress.step == 0
 
 
+def test_steps_are_never_behind_what_was_saved(plan):
+    progress = Progress(plan)
+    attached(progress)
+    steps(progress, 95, [0.5] * 95)
+    progress.take({"type": "checkpoint", "step": 104, "epoch": 1, "samples": 1040})
+    assert (progress.step, progress.epoch, progress.samples) == (104, 1, 1040)
+    assert progress.fraction == pytest.approx(0.52)
+    progress.take({"type": "checkpoint", "step": 60, "epoch": 0, "samples": 600})
+    assert progress.step == 104
+
+
 def test_a_job_that_says_nothing_of_its_length_uses_the_plans(plan):
     progress = Progress(plan)
     attached(progress, steps_per_epoch=None, epochs=None, global_batch=None)

@@ -144,6 +144,12 @@ class Progress:
 
     def _checkpoint(self, event: Mapping[str, Any]) -> None:
         duration_s = _duration_s(event.get("duration_s"))
+        # A worker that leaves may keep its last steps to itself, but they are in what it saved.
+        step = _whole(event.get("step"), self.step)
+        if step > self.step:
+            self.step = step
+            self.samples = _whole(event.get("samples"), self.samples)
+            self.epoch = _whole(event.get("epoch"), self.epoch)
         if duration_s is not None:
             self._checkpoints.append(duration_s)
             self._spent("checkpoints", duration_s)
