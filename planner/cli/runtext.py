@@ -85,7 +85,7 @@ def run_block(view: RunView, now: datetime) -> str:
         *_deadline(view),
         f"money       {_money(view)}",
         f"checkpoint  {_checkpoint(view, now)}",
-        f"supervisor  {'alive' if run.supervisor_alive else 'gone'}   attempts {view.attempts}",
+        f"supervisor  {_supervisor(run)}   attempts {view.attempts}",
     ]
     if view.metrics:
         lines.append("metrics     " + "  ".join(f"{n} {v:.4g}" for n, v in headline(view)))
@@ -141,6 +141,12 @@ def state_text(run: RunSummary) -> str:
     words = run.state.value.replace("_", " ")
     gone = run.state not in RESTING and not run.supervisor_alive
     return f"{words} (supervisor gone)" if gone else words
+
+
+def _supervisor(run: RunSummary) -> str:
+    if run.supervisor_alive:
+        return "alive"
+    return "ended" if run.state in RESTING else "gone"
 
 
 def _speed(view: RunView) -> str:

@@ -316,8 +316,10 @@ class RunRecord:
     def _extended(self, data: Mapping[str, Any]) -> None:
         if "budget_microusd" in data:
             self.budget_microusd = _whole(data["budget_microusd"])
+            self.p_budget = None  # it was the chance to keep the limit before
         if "deadline_at" in data:
             self.deadline_at = _time(data["deadline_at"])
+            self.p_deadline = None
 
     def _decision(self, _event: Event, data: Mapping[str, Any]) -> None:
         self._extended(data)

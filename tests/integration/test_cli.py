@@ -779,6 +779,22 @@ def test_the_chance_to_be_on_time_is_told_while_it_is_open(
     assert ("P(on time)" in live_line(made)) == (state is RunState.RUNNING)
 
 
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (view(), "alive"),
+        (view(supervisor_alive=False), "gone"),
+        (view(RunState.DONE), "ended"),
+        (view(RunState.PAUSED), "ended"),
+    ],
+)
+def test_only_a_run_that_needs_a_supervisor_has_lost_it(
+    planner: Planner, services: FakeServices, made: RunView, says: str
+) -> None:
+    services.views = [made]
+    assert f"supervisor  {says} " in planner("status", RUN_ID).out
+
+
 def test_no_time_left_is_not_told(planner: Planner, services: FakeServices) -> None:
     services.views = [view(eta_s=Distribution.exactly(0.0))]
     assert "left" not in planner("status", RUN_ID).out

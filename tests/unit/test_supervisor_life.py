@@ -7,6 +7,7 @@ import json
 import os
 import time
 from dataclasses import replace
+from datetime import timedelta
 from itertools import pairwise
 
 import pytest
@@ -148,6 +149,23 @@ def test_the_last_step_of_a_stop_is_not_behind_its_checkpoint(tmp_path):
     saved = RunRecord.replay(said)
     assert saved.step == saved.checkpoint.step == case.record.step > 0
     assert f"checkpoint of step {case.record.step} kept" in case.record.reason
+
+
+def test_the_chance_to_be_on_time_follows_an_extension_at_once(tmp_path):
+    goal = Goal(deadline_at=START + timedelta(seconds=100), deadline_s=100.0)
+    case = make_case(tmp_path, goal=goal)
+    case.clock.at(60, lambda: case.send("extend", deadline_s=600.0))
+    case.go()
+    events = case.events
+    extended = next(i for i, e in enumerate(events) if e.data.get("deadline_at") and i)
+    chances = [
+        run_view(
+            case.plan, RunRecord.replay(events[:end]), events[end - 1].ts, supervisor_alive=True
+        ).p_deadline
+        for end in range(extended, extended + 6)
+    ]
+    assert chances[0] < 0.05
+    assert min(chances[1:]) > 0.95
 
 
 def test_a_paused_run_without_a_checkpoint_has_kept_nothing(tmp_path):

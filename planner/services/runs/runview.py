@@ -64,6 +64,7 @@ def run_view(plan: Plan, record: RunRecord, now: datetime, *, supervisor_alive: 
     record = _as_kept(record)
     eta_s = _eta(record, now) if supervisor_alive else None
     usd_per_h = record.usd_per_h if record.holding else 0.0
+    cost_usd = _cost_at_end(record, eta_s, usd_per_h)
     last = record.checkpoint
     return RunView(
         summary=run_summary(plan, record, now, supervisor_alive=supervisor_alive),
@@ -77,9 +78,9 @@ def run_view(plan: Plan, record: RunRecord, now: datetime, *, supervisor_alive: 
         usd_per_h=usd_per_h,
         elapsed_s=record.total_s(now if supervisor_alive else record.last_at or now) or 0.0,
         eta_s=eta_s,
-        cost_at_end_usd=_cost_at_end(record, eta_s, usd_per_h),
-        p_deadline=record.p_deadline if supervisor_alive else None,
-        p_budget=record.p_budget if supervisor_alive else None,
+        cost_at_end_usd=cost_usd,
+        p_deadline=_p_deadline(record, eta_s, now) if supervisor_alive else None,
+        p_budget=_p_budget(record, cost_usd) if supervisor_alive else None,
         last_checkpoint_at=last.at if last else None,
         last_checkpoint_bytes=last.bytes if last else None,
         attempts=record.attempt,
@@ -121,6 +122,20 @@ def _eta(record: RunRecord, now: datetime) -> Distribution | None:
         )
     except ValueError:
         return None
+
+
+def _p_deadline(record: RunRecord, eta_s: Distribution | None, now: datetime) -> float | None:
+    """Chance to be done in time: the guard's; from what is left where it has not looked yet."""
+    if record.p_deadline is not None or eta_s is None or record.deadline_at is None:
+        return record.p_deadline
+    return eta_s.prob_below((record.deadline_at - now).total_seconds())
+
+
+def _p_budget(record: RunRecord, cost_usd: Distribution | None) -> float | None:
+    """Chance to end under the cap: the guard's; from the cost where it has not looked yet."""
+    if record.p_budget is not None or cost_usd is None or record.budget_microusd is None:
+        return record.p_budget
+    return cost_usd.prob_below(record.budget_microusd / 1e6)
 
 
 def _cost_at_end(

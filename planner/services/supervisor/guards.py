@@ -39,6 +39,7 @@ class Guards:
             self._budget.extend(record.budget_microusd)
         if record.deadline_at is not None and record.deadline_at != self._deadline.deadline_at:
             self._deadline.extend(record.deadline_at)
+        self._judge(self._progress.remaining())
 
     def affords(self, usd_per_h: float) -> bool:
         """Whether an attempt at this price could be stopped cleanly before the cap."""
@@ -71,14 +72,19 @@ class Guards:
     def look(self) -> None:
         """Work out the chances, and tell what is new."""
         remaining = self._progress.remaining()
-        book, now = self._book, self._book.clock.now()
-        spent, usd_per_h = book.spent_microusd(), book.meter.usd_per_h
-        self.p_deadline = self._deadline.p_deadline(now, remaining)
-        self.p_budget = self._budget.p_budget(spent, usd_per_h, remaining)
-        told = self._deadline.warnings(now, self.p_deadline)
-        told += self._budget.warnings(spent, self.p_budget)
+        self._judge(remaining)
+        told = self._deadline.warnings(self._book.clock.now(), self.p_deadline)
+        told += self._budget.warnings(self._book.spent_microusd(), self.p_budget)
         for warned in told:
             self._tell(warned, remaining)
+
+    def _judge(self, remaining: Remaining | None) -> None:
+        """The chances as of now."""
+        book = self._book
+        self.p_deadline = self._deadline.p_deadline(book.clock.now(), remaining)
+        self.p_budget = self._budget.p_budget(
+            book.spent_microusd(), book.meter.usd_per_h, remaining
+        )
 
     def _stop_s(self) -> float:
         """A high estimate of the time from noticing until everything is released."""
