@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-DEMO_STATE := build/demo-state
 
 .PHONY: help env demo test check format bench lock clean clean-env
 
@@ -30,8 +29,8 @@ $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 
 demo: env
 	$(BIN)/python examples/digits/prepare.py
-	$(BIN)/planner --state-dir $(DEMO_STATE) estimate examples/digits/job.toml --deadline 10m
-	$(BIN)/planner --state-dir $(DEMO_STATE) run examples/digits/job.toml --deadline 10m --budget 1 --yes
+	$(BIN)/planner estimate examples/digits/job.toml --deadline 10m
+	$(BIN)/planner run examples/digits/job.toml --deadline 10m --budget 1 --yes
 
 test: env
 	$(BIN)/pytest -n 2 --dist loadfile tests
