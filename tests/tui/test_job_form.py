@@ -69,6 +69,17 @@ async def test_probing_waits_until_the_field_is_right() -> None:
         assert len(services.asked("estimate")) == 1
 
 
+async def test_the_key_bar_says_what_enter_does_here(stage: Stage) -> None:
+    async with stage.running() as pilot:
+        assert "enter Probe" in stage.screen_text()
+        stage.app.screen.query_one("#deadline").focus()
+        await pilot.pause()
+        assert "enter Next field" in stage.screen_text()
+        stage.app.screen.query_one("#form").focus()
+        await pilot.pause()
+        assert "enter Probe" in stage.screen_text()
+
+
 async def test_a_deadline_is_shown_as_the_time_it_ends(stage: Stage) -> None:
     async with stage.running() as pilot:
         await fill(pilot, "deadline", "6h")

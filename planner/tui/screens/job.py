@@ -94,6 +94,17 @@ class JobScreen(PlannerScreen):
         super().on_mount()
         self.query_one("#goal").border_title = Content.styled("goal", "bold")
 
+    def offers(self) -> tuple[tuple[str, str], ...]:
+        """What enter does here and now: in a field it only takes over what was typed."""
+        plan = self.session.probe_plan
+        free = isinstance(plan, ProbePlan) and not plan.to_run
+        enter = "Next field" if self.typing else "Estimate" if free else "Probe"
+        return tuple((name, enter if name == "job.probe" else "") for name in self.FOOTER)
+
+    def on_descendant_focus(self) -> None:
+        """Enter means something else from here on."""
+        self.paint_keys()
+
     # ---- drawing ---------------------------------------------------------------------------
 
     def paint(self) -> None:
@@ -172,6 +183,7 @@ class JobScreen(PlannerScreen):
 
     def _paint_ready(self) -> None:
         self.query_one("#ready", Pane).show([self._ready_line()])
+        self.paint_keys()
 
     def _ready_line(self) -> Content:
         plan = self.session.probe_plan
