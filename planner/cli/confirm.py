@@ -6,12 +6,12 @@ import sys
 
 from planner.cli import diagnostics
 from planner.cli.optiontable import goal_words
-from planner.cli.tables import chance, money_range, time_range
+from planner.cli.tables import money_range, time_range
 from planner.core import explain
 from planner.core.consent import is_amount, worst_case_usd
 from planner.core.errors import NotConfirmedError
 from planner.core.types import EstimateResult, Option
-from planner.core.units import format_money
+from planner.core.units import format_chance, format_money
 
 
 def plan_text(result: EstimateResult, option: Option, max_usd_per_h: float) -> str:
@@ -20,8 +20,9 @@ def plan_text(result: EstimateResult, option: Option, max_usd_per_h: float) -> s
     lines = [
         f"plan        {result.job.name}: {result.work.samples} samples x {result.work.epochs:g}"
         f" epochs on {explain.label(option)}   ({option.id} of {result.id})",
-        f"time        {time_range(option.total_s)}   P(on time) {chance(option.p_deadline)}",
-        f"cost        {money_range(option.cost_usd)}   P(in budget) {chance(option.p_budget)}",
+        f"time        {time_range(option.total_s)}   P(on time) {format_chance(option.p_deadline)}",
+        f"cost        {money_range(option.cost_usd)}"
+        f"   P(in budget) {format_chance(option.p_budget)}",
         f"price       at most {format_money(max_usd_per_h)}/h"
         f" ({option.price.source}); dearer is not launched",
         f"goal        {'   '.join(goal_words(goal)) or 'none'}",

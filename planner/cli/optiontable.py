@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from planner.cli.render import bold, terminal_width
-from planner.cli.tables import chance, money_range, table, time_range
+from planner.cli.tables import money_range, table, time_range
 from planner.core import explain
 from planner.core.types import EstimateResult, Goal, Option
-from planner.core.units import format_duration, format_money
+from planner.core.units import format_chance, format_duration, format_money
 
 
 def estimate_text(result: EstimateResult, *, show_all: bool, limit: int | None) -> str:
@@ -22,7 +22,7 @@ def estimate_text(result: EstimateResult, *, show_all: bool, limit: int | None) 
         lines += ["", *_rows(cut, result)]
     hidden = len(result.options) - len(cut)
     if hidden:
-        lines.append(f"{hidden} more: --all shows every option and why it was refused")
+        lines.append(f"{hidden} more, refused or worse in all respects: --all shows each, and why")
     if result.options:
         lines += ["", *explain.why(result.options, result.recommendation)]
     else:
@@ -103,9 +103,9 @@ def _columns(result: EstimateResult) -> list[_Column]:
         _Column("option", explain.label),
     ]
     if goal.deadline_s is not None or goal.deadline_at is not None:
-        columns.append(_Column("P(time)", lambda o: chance(o.p_deadline)))
+        columns.append(_Column("P(time)", lambda o: format_chance(o.p_deadline)))
     if goal.budget_usd is not None:
-        columns.append(_Column("P(cost)", lambda o: chance(o.p_budget), spare=1))
+        columns.append(_Column("P(cost)", lambda o: format_chance(o.p_budget), spare=1))
     return [
         *columns,
         _Column("time 50 % [90 %]", lambda o: time_range(o.total_s)),

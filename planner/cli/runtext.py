@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from planner.cli.tables import chance, money_range, percent, table, time_range
+from planner.cli.tables import money_range, percent, table, time_range
 from planner.core import explain
 from planner.core.distribution import Distribution
 from planner.core.types import RunState
-from planner.core.units import format_bytes, format_duration, format_money
+from planner.core.units import format_bytes, format_chance, format_duration, format_money
 from planner.services.api import RunSummary, RunView
 
 RESTING = frozenset(
@@ -41,7 +41,7 @@ def live_line(view: RunView) -> str:
     if left_s is not None:
         parts.append(f"left {time_range(left_s)}")
     if view.p_deadline is not None and run.state not in RESTING:
-        parts.append(f"P(on time) {chance(view.p_deadline)}")
+        parts.append(f"P(on time) {format_chance(view.p_deadline)}")
     parts += [f"{name} {value:.4g}" for name, value in headline(view)[:2]]
     return "  ".join(parts)
 
@@ -195,7 +195,7 @@ def _deadline(view: RunView) -> list[str]:
     if run.state is RunState.DONE:
         line += ", missed" if run.late else ", kept"
     elif view.p_deadline is not None and run.state not in RESTING:
-        line += f"  P(on time) {chance(view.p_deadline)}"
+        line += f"  P(on time) {format_chance(view.p_deadline)}"
     return [line]
 
 

@@ -36,17 +36,6 @@ def money_range(d: Distribution) -> str:
     return f"{format_money(d.p50)} [{format_money(lo)} - {format_money(hi)}]"
 
 
-def chance(p: float | None) -> str:
-    """A probability with two digits; never rounded to certainty, `-` when unknown."""
-    if p is None:
-        return "-"
-    if 0 < p < 0.01:
-        return "<0.01"
-    if 0.99 < p < 1:
-        return ">0.99"
-    return f"{p:.2f}"
-
-
 def percent(fraction: float | None) -> str:
     """A fraction as a percentage, `-` when unknown."""
     return "-" if fraction is None else f"{100 * fraction:.1f} %"

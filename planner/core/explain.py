@@ -8,7 +8,7 @@ from planner.core.choose import MAX_P_OOM, Terms
 from planner.core.prediction import Bottleneck
 from planner.core.recommendation import Flip, Recommendation
 from planner.core.types import Option, Prefer, Reason
-from planner.core.units import format_bytes, format_duration, format_money
+from planner.core.units import format_bytes, format_chance, format_duration, format_money
 
 _BEST: dict[Prefer, str] = {
     "cost": "Cheapest",
@@ -66,7 +66,7 @@ def oom_reason(p_oom: float) -> Reason:
     """Why an option that may run out of memory is refused."""
     return Reason(
         code="memory.oom",
-        text=f"P(out of memory) is {p_oom:.2f}, at most {MAX_P_OOM:.2f} is accepted",
+        text=f"P(out of memory) is {format_chance(p_oom)}, at most {MAX_P_OOM:.2f} is accepted",
     )
 
 
@@ -75,7 +75,7 @@ def deadline_reason(p_deadline: float, median_s: float, terms: Terms) -> Reason:
     limit = format_duration(max(terms.deadline_s or 0.0, 0.0))
     return Reason(
         code="deadline.missed",
-        text=f"P(time <= {limit}) is {p_deadline:.2f}, asked for {terms.confidence:.2f};"
+        text=f"P(time <= {limit}) is {format_chance(p_deadline)}, asked for {terms.confidence:.2f};"
         f" takes {format_duration(median_s)} at the median",
     )
 
@@ -84,7 +84,7 @@ def budget_reason(p_budget: float, median_usd: float, terms: Terms) -> Reason:
     """Why an option that may break the budget is refused."""
     return Reason(
         code="budget.exceeded",
-        text=f"P(cost <= {format_money(terms.budget_usd or 0.0)}) is {p_budget:.2f},"
+        text=f"P(cost <= {format_money(terms.budget_usd or 0.0)}) is {format_chance(p_budget)},"
         f" asked for {terms.budget_confidence:.2f};"
         f" costs {format_money(median_usd)} at the median",
     )
@@ -158,7 +158,8 @@ def flip_text(flip: Flip, to: Option) -> str:
 
 def memory_text(option: Option) -> str:
     """Peak memory of a worker against what it has."""
-    return f"{format_bytes(option.memory_bytes.p50)} peak, P(out of memory) {option.p_oom:.2f}"
+    peak = format_bytes(option.memory_bytes.p50)
+    return f"{peak} peak, P(out of memory) {format_chance(option.p_oom)}"
 
 
 def _percent(fraction: float) -> str:

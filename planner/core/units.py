@@ -271,6 +271,18 @@ def format_money(usd: float) -> str:
     return f"{sign}${size:.2f}" if size >= 0.1 else f"{sign}${size:.4f}"
 
 
+# ---- chances ---------------------------------------------------------------------------------
+
+
+def format_chance(p: float | None) -> str:
+    """A probability with two digits, `-` when unknown; never a plain 0 or 1: nobody knows that."""
+    if p is None:
+        return "-"
+    if p > 0.99:
+        return ">0.99"
+    return "<0.01" if p < 0.01 else f"{p:.2f}"
+
+
 # ---- sizes -----------------------------------------------------------------------------------
 
 

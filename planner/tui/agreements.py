@@ -11,7 +11,7 @@ from textual.content import Content
 
 from planner.core.consent import worst_case_usd
 from planner.core.types import EstimateResult, Option
-from planner.core.units import format_bytes, format_duration, format_money
+from planner.core.units import format_bytes, format_chance, format_duration, format_money
 from planner.services.api import RunView
 from planner.tui.text import (
     batch_text,
@@ -19,7 +19,6 @@ from planner.tui.text import (
     pair,
     percent,
     place_text,
-    probability,
     rate,
     resources_text,
     row,
@@ -88,16 +87,16 @@ def launch_lines(estimate: EstimateResult, option: Option) -> Iterable[Content]:
     yield Content()
     source = {"contract": "as the job file says"}.get(price.source, price.source)
     yield _price_line(price.usd_per_h, f"{source}; dearer is refused")
-    p_time = probability(option.p_deadline)
+    p_time = format_chance(option.p_deadline)
     wanted = f"   P(≤ {short_duration(goal.deadline_s)}) {p_time}" if goal.deadline_s else ""
     yield pair("time", time_interval(option.total_s).strip(), (wanted, "bold"))
-    p_cost = probability(option.p_budget)
+    p_cost = format_chance(option.p_budget)
     cap = f"   P(≤ {format_money(goal.budget_usd)}) {p_cost}" if goal.budget_usd else ""
     yield pair("cost", money_interval(option.cost_usd).strip(), (cap, "bold"))
     yield pair(
         "memory",
         format_bytes(option.memory_bytes.p50),
-        f"   P(out of memory) {probability(option.p_oom)}",
+        f"   P(out of memory) {format_chance(option.p_oom)}",
     )
     yield _stops_at(goal.budget_usd)
     every = short_duration(job.checkpoint_interval_s)

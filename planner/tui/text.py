@@ -30,7 +30,6 @@ __all__ = [
     "passed",
     "percent",
     "place_text",
-    "probability",
     "rate",
     "resources_text",
     "row",
@@ -99,15 +98,6 @@ def count(value: float) -> str:
 def percent(fraction: float | None, digits: int = 0) -> str:
     """A fraction as `27.7 %`."""
     return "-" if fraction is None else f"{100 * fraction:.{digits}f} %"
-
-
-def probability(value: float | None) -> str:
-    """A probability; never a plain 0 or 1, since a model does not know that."""
-    if value is None:
-        return "-"
-    if value > 0.99:
-        return ">0.99"
-    return "<0.01" if value < 0.01 else f"{value:.2f}"
 
 
 def probability_style(value: float | None, wanted: float) -> str:

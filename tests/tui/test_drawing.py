@@ -16,6 +16,7 @@ from support.tui import NARROW, WIDE, Stage, press, to_run
 
 from planner.core.distribution import Distribution
 from planner.core.types import Goal, RunState
+from planner.core.units import format_chance
 from planner.services.api import Check, CheckState, RunSummary
 from planner.tui.ascii import to_ascii
 from planner.tui.screens.history import COLUMNS, run_cells
@@ -23,7 +24,6 @@ from planner.tui.text import (
     count,
     fit,
     money_interval,
-    probability,
     rate,
     short_duration,
     time_interval,
@@ -95,7 +95,7 @@ def test_the_front_draws_slower_options_above_faster_ones(width: int, height: in
 
 
 def test_numbers_have_one_form() -> None:
-    assert [probability(p) for p in (0.0, 0.5, 1.0, None)] == ["<0.01", "0.50", ">0.99", "-"]
+    assert [format_chance(p) for p in (0.0, 0.5, 1.0, None)] == ["<0.01", "0.50", ">0.99", "-"]
     assert [count(n) for n in (62408, 9.5, 0.0)] == ["62 408", "9.50", "0"]
     assert [rate(r) for r in (0.05, 0.5, 2.61, 0.1234)] == [
         "$0.05/h",

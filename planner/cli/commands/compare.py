@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from planner.cli import command, diagnostics, invocation, render
-from planner.cli.tables import chance, percent, signed_percent, table
+from planner.cli.tables import percent, signed_percent, table
 from planner.core.errors import ExitCode, UsageError
-from planner.core.units import format_bytes, format_duration, format_money
+from planner.core.units import format_bytes, format_chance, format_duration, format_money
 from planner.services.api import Comparison, ComparisonRow
 
 
@@ -97,7 +97,7 @@ _SHOW: Mapping[str, Callable[[float], str]] = {
     "usd_per_h": lambda value: f"{format_money(value)}/h",
     "bytes": format_bytes,
     "fraction": percent,
-    "probability": chance,
+    "probability": format_chance,
 }
 
 

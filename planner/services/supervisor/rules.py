@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from planner.core.distribution import Distribution
+from planner.core.units import format_chance
 
 WARN_AT = (0.80, 0.95)
 """Parts of the cap at which the user is warned."""
@@ -154,9 +155,9 @@ def _crossed(chance: float, confidence: float, unlikely: bool) -> bool:
 
 def _chance(code: str, what: str, chance: float, confidence: float, falling: bool) -> Warned:
     if falling:
-        text = f"the chance to keep {what} fell to {chance:.2f}, under {confidence:.2f}"
+        text = f"the chance to keep {what} fell to {format_chance(chance)}, under {confidence:.2f}"
         return Warned(code=f"{code}.unlikely", text=text)
-    text = f"the chance to keep {what} is back at {chance:.2f}"
+    text = f"the chance to keep {what} is back at {format_chance(chance)}"
     return Warned(code=f"{code}.likely", text=text, falling=False)
 
 

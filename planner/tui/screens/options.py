@@ -12,7 +12,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal
 
 from planner.core.types import EstimateResult, Option
-from planner.core.units import format_money
+from planner.core.units import format_chance, format_money
 from planner.tui import estimating
 from planner.tui.actions import bindings_of
 from planner.tui.screens.listing import ListingScreen
@@ -21,7 +21,6 @@ from planner.tui.text import (
     count,
     money_interval,
     percent,
-    probability,
     resources_text,
     short_duration,
     time_of_day,
@@ -206,7 +205,7 @@ class OptionsScreen(ListingScreen):
         was = self.session.estimate
         same = was is not None and was.recommendation.option_id == pick.id
         change = " (unchanged)" if same else " (another pick)"
-        chance = "" if pick.p_deadline is None else f", P(time) {probability(pick.p_deadline)}"
+        chance = "" if pick.p_deadline is None else f", P(time) {format_chance(pick.p_deadline)}"
         what = f"{resources_text(pick.resources)}, batch {batch_text(pick.knobs)}"
         return f"{what}: {money_interval(pick.cost_usd).strip()}{chance}{change}"
 

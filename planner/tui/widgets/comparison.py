@@ -8,9 +8,9 @@ from types import MappingProxyType
 from textual.content import Content
 
 from planner.core.types import RunState
-from planner.core.units import format_bytes, format_duration, format_money
+from planner.core.units import format_bytes, format_chance, format_duration, format_money
 from planner.services.api import Comparison, ComparisonRow
-from planner.tui.text import Part, count, percent, probability, rate, row, short_option, wrap
+from planner.tui.text import Part, count, percent, rate, row, short_option, wrap
 
 LABEL_WIDTH = 16
 CHANGE_WIDTH = 9
@@ -109,7 +109,7 @@ _FORMS: dict[str, Callable[[float], str]] = {
     "usd_per_h": rate,
     "bytes": format_bytes,
     "fraction": percent,
-    "probability": probability,
+    "probability": format_chance,
     "samples_per_s": lambda value: f"{count(round(value))}/s",
     "count": lambda value: f"{value:.0f}",
 }

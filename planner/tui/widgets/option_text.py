@@ -8,14 +8,13 @@ from textual.content import Content
 
 from planner.core import explain
 from planner.core.types import EstimateResult, Goal, Option
-from planner.core.units import DAY_S, format_bytes, format_duration
+from planner.core.units import DAY_S, format_bytes, format_chance, format_duration
 from planner.tui.text import (
     batch_text,
     count,
     money_interval,
     pair,
     place_text,
-    probability,
     probability_style,
     rate,
     resources_text,
@@ -76,8 +75,8 @@ def cells(option: Option, estimate: EstimateResult) -> Cells:
         cell(place_text(option.resources)),
         cell(batch_text(option.knobs)),
         cell(price_text(option)),
-        cell(probability(p_time), probability_style(p_time, goal.confidence)),
-        cell(probability(p_cost), probability_style(p_cost, max(goal.confidence, 0.95))),
+        cell(format_chance(p_time), probability_style(p_time, goal.confidence)),
+        cell(format_chance(p_cost), probability_style(p_cost, max(goal.confidence, 0.95))),
         cell(time_interval(option.total_s)),
         cell(money_interval(option.cost_usd)),
         cell(time_interval(option.total_s, wide=True)),
@@ -181,7 +180,7 @@ def detail_lines(option: Option) -> Iterable[Content]:
         format_bytes(option.memory_bytes.p50),
         (f"  at most {format_bytes(option.memory_bytes.p95)}", "$soft"),
     )
-    yield pair("P(oom)", probability(option.p_oom), ("  runs out of memory", "$soft"))
+    yield pair("P(oom)", format_chance(option.p_oom), ("  runs out of memory", "$soft"))
     age = "" if price.age_s < 60 else f", {format_duration(price.age_s)} old"
     stale = ("  stale", "bold $warn") if price.stale else ""
     yield pair("price", rate(price.usd_per_h), (f"  {price.source}{age}", "$soft"), stale)

@@ -10,7 +10,7 @@ from textual.content import Content
 
 from planner.core.plan import Decision
 from planner.core.types import RunState
-from planner.core.units import format_bytes, format_duration, format_money
+from planner.core.units import format_bytes, format_chance, format_duration, format_money
 from planner.services.api import RunView, Series
 from planner.tui.run_feed import over, resumable
 from planner.tui.text import (
@@ -21,7 +21,6 @@ from planner.tui.text import (
     pair,
     passed,
     percent,
-    probability,
     probability_style,
     rate,
     row,
@@ -218,7 +217,7 @@ def _chance(label: str, view: RunView, chance: float | None, wanted: float) -> l
     if chance is None or view.summary.state is not RunState.RUNNING:
         return []
     style = probability_style(chance, wanted)
-    return [(f"  {label} ", "$soft"), (probability(chance), f"bold {style}")]
+    return [(f"  {label} ", "$soft"), (format_chance(chance), f"bold {style}")]
 
 
 def _at_end(view: RunView) -> list[Part]:
