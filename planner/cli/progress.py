@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from statistics import median
 from typing import Any
 
 from planner.cli import diagnostics, render
@@ -56,8 +57,7 @@ class Words:
         line = f"probe {index}: {what}: {state}"
         times = probe.get("step_time_s") or ()
         if times:
-            median = sorted(times)[len(times) // 2]
-            line += f", step {median * 1000:.1f} ms"
+            line += f", step {median(times) * 1000:.1f} ms"
         elif probe.get("error"):
             line += f": {self._reason(str(probe['error']), index)}"
         diagnostics.say(line)

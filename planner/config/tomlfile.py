@@ -158,9 +158,9 @@ def _nearest_file(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f"there is no folder {folder}"
-    near = nearest(path.name, [entry.name for entry in folder.glob("*.toml")])
+    near = nearest(path.stem, [entry.stem for entry in folder.glob("*.toml")])
     if near is not None:
-        return f"did you mean {folder / near}?"
+        return f"did you mean {folder / near}.toml?"
     return "planner init -- COMMAND writes one"
 
 

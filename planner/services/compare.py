@@ -71,7 +71,8 @@ def compare(
 ) -> Comparison:
     """Put two or more things side by side; see `planner.services.api.Services.compare`.
 
-    `change` is the relative change from the first to the last, where both are numbers.
+    `change` is the relative change from the first to the last, where both are amounts; counts of a
+    few, such as attempts, have none.
 
     Raises:
         UsageError: There are fewer than two.
@@ -187,7 +188,7 @@ def _row(name: str, unit: str, subjects: Sequence[Subject]) -> ComparisonRow:
     first, last = values[0], values[-1]
     change = None
     if isinstance(first, int | float) and isinstance(last, int | float) and first:
-        change = last / first - 1
+        change = last / first - 1 if unit != "count" else None
     return ComparisonRow(name=name, values=values, unit=unit, change=change)
 
 

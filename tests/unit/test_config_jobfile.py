@@ -312,6 +312,13 @@ def test_no_such_file(tmp_path: Path) -> None:
     assert caught.value.hint == f"did you mean {tmp_path / 'job.toml'}?"
 
 
+def test_a_file_that_only_ends_alike_is_not_meant(tmp_path: Path) -> None:
+    (tmp_path / "p1.toml").write_text(SMALL)
+    with pytest.raises(ConfigError) as caught:
+        load_job(tmp_path / "nope.toml", NOW)
+    assert caught.value.hint == "planner init -- COMMAND writes one"
+
+
 def test_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_job(tmp_path / "nowhere" / "job.toml", NOW)

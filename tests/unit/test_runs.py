@@ -446,6 +446,8 @@ def test_two_runs_of_the_same_work_side_by_side(shop):
     assert rows["price"].values == (3.6, 7.2)
     assert rows["metric val_accuracy"].change == 0.0
     assert rows["state"].change is None
+    assert rows["attempts"].values[0]
+    assert rows["attempts"].change is None
 
 
 def test_different_work_is_said(shop):

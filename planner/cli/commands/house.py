@@ -75,6 +75,8 @@ def clean(
         render.document(clean_document(found, removed=yes))
     else:
         render.text(leftovers_text(found, datetime.now(UTC)))
+        if not found and older_than is None and not leaked:
+            diagnostics.say("runs that have ended are kept: --older-than 30d finds those older")
         if found and not yes:
             diagnostics.say("nothing was removed: add --yes to remove it")
         elif found:
