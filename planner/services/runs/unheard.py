@@ -41,6 +41,7 @@ class Unheard:
         found, progress, kept = copy(record), self._progress, self._checkpoint
         if progress.steps_seen or progress.finished:
             found.step, found.epoch, found.samples = progress.step, progress.epoch, progress.samples
+            found.steps_total, found.epochs = progress.steps_total, progress.epochs
             found.progress = progress.fraction
         if kept is not None and kept.step > (record.checkpoint.step if record.checkpoint else -1):
             found.checkpoint = kept
