@@ -52,7 +52,7 @@ def last_line(view: RunView) -> str:
     total_s = run.total_s if run.total_s is not None else view.elapsed_s
     verdict = {True: ", inside", False: ", outside", None: ""}[run.within_interval]
     parts = [
-        f"{run.id} {run.state.value.replace('_', ' ')}" + (", late" if run.late else ""),
+        f"{run.id} {state_text(run)}" + (", late" if run.late else ""),
         f"time {format_duration(total_s)} (predicted {time_range(run.predicted_total_s)}{verdict})",
         f"cost {format_money(run.spent_usd)} (predicted {money_range(run.predicted_cost_usd)})",
     ]

@@ -717,6 +717,7 @@ def test_a_run_whose_supervisor_is_gone_is_not_waited_for(
     services.views = [view(supervisor_alive=False)]
     result = planner("attach", RUN_ID)
     assert result.code == 4
+    assert result.out.splitlines()[-1].startswith(f"{RUN_ID} running (supervisor gone)  time")
     assert f"planner resume {RUN_ID}" in result.err
 
 
