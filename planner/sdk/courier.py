@@ -180,8 +180,9 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if value is None or isinstance(value, (bool, int, str)):
         return value
-    with contextlib.suppress(AttributeError):
-        value = value.item()
+    if not isinstance(value, float):  # most are numbers already, and a failed look-up is slow
+        with contextlib.suppress(AttributeError):
+            value = value.item()
     if isinstance(value, (bool, int, str)):
         return value
     number = float(value)
