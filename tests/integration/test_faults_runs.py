@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import pty
 import signal
 import subprocess
@@ -297,20 +296,22 @@ def test_sigterm_to_the_supervisor_pauses_with_a_checkpoint(desk):
 
 
 LAUNCH = """
-import pickle, sys, time
+import sys, time
 from pathlib import Path
+from planner.services.api import LaunchRequest
 from planner.services.live import LiveServices
-request = pickle.loads(Path(sys.argv[1]).read_bytes())
+from planner.store.files import load
+request = load(LaunchRequest, Path(sys.argv[1]))
 print(LiveServices(Path(sys.argv[2])).launch(request), flush=True)
 time.sleep(float(sys.argv[3]))
 """
 
 
 def launch_command(desk, seconds, *arguments):
-    """A command that launches a run and then stays; pickle is the test's own, of its own value."""
+    """A command that launches a run and then stays."""
     request = LaunchRequest(estimate=local_estimate(desk.path, *arguments), option_id="o1")
     path = desk.path / "request"
-    path.write_bytes(pickle.dumps(request))
+    save(path, request)
     return [sys.executable, "-c", LAUNCH, str(path), str(desk.state.path), str(seconds)]
 
 
