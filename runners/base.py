@@ -22,7 +22,14 @@ from planner.core.types import Offer, Place, ResourceConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a runner can do; callers ask instead of testing for its name."""
+    """What a runner can do; callers ask instead of testing for its name.
+
+    Attributes:
+        grows: Whether `grow` can start workers beside those that run.
+        shrinks: Whether `shrink` can end some workers of a launch and leave the others alone.
+        network: Name of the network that launches of this runner can reach each other in, across
+            places too: a worker may take over from another only within it. None where they cannot.
+    """
 
     name: str
     multi_node: bool = False
@@ -30,6 +37,9 @@ class Capabilities:
     survives_caller: bool = True
     measures_gpu: bool = False
     signals: frozenset[Signal] = frozenset()
+    grows: bool = False
+    shrinks: bool = False
+    network: str | None = None
 
 
 class Signal(StrEnum):
@@ -62,9 +72,13 @@ class LaunchSpec:
         resources: The shape; `resources.workers` processes are started.
         place: The `[[where]]` entry it came from, for the runner's own settings.
         attempt_dir: Absolute folder, made by the caller, for logs and event files:
-            `worker-<rank>.out`, `worker-<rank>.err`, `events-<rank>.ndjson`.
+            `worker-<number>.out`, `worker-<number>.err`, `events-<number>.ndjson`.
         stage_dir: Absolute folder with the staged SDK, put first on the workers' PYTHONPATH.
         stop_grace_s: Between a request to stop and force.
+        first_worker: Number of the first worker. Worker numbers are unique within an attempt; that
+            of a worker is this plus its rank in the launch, and names its files.
+        crew_dir: Absolute folder that all launches of an attempt share, through which their
+            workers find each other; None where workers are not to be joined.
     """
 
     run_id: str
@@ -78,6 +92,8 @@ class LaunchSpec:
     attempt_dir: str
     stage_dir: str
     stop_grace_s: float = 30.0
+    first_worker: int = 0
+    crew_dir: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +189,26 @@ class Runner(Protocol):
 
         Raises:
             RunnerError: Nothing was started: no such command, no such folder, no free slot.
+        """
+
+    def grow(self, handle: Handle, spec: LaunchSpec) -> Handle:
+        """Start workers that join those of `handle`, which are not disturbed.
+
+        A launch of its own, with a folder and a key of its own and `spec.first_worker` above every
+        number used before. What differs is told to its workers: docs/adjust.md, "Environment".
+
+        Raises:
+            RunnerError: Nothing was started, or this runner does not grow.
+        """
+
+    def shrink(self, handle: Handle, ranks: Sequence[int]) -> None:
+        """End these workers of the launch and free what they held; the others go on.
+
+        For workers that have left, or must. Not an error when they are gone already.
+
+        Raises:
+            RunnerError: This runner does not shrink.
+            CleanupError: They could not be ended; the text names them.
         """
 
     def poll(self, handle: Handle) -> Status:
