@@ -107,7 +107,8 @@ def _become_worker(
     order: dict[str, Any], rank: int, worker: dict[str, Any], gate: int, trouble: int
 ) -> None:
     """In the child: cut the ties to this process, wait for the gate, run the command."""
-    folder, keeper = order["record"]["attempt_dir"], os.getppid()
+    record, keeper = order["record"], os.getppid()
+    output = f"{record['attempt_dir']}/worker-{record['first_worker'] + rank}"
     try:
         os.setsid()
         # SIGTERM when the keeper dies; if it died before this line, its death went unnoticed.
@@ -120,8 +121,8 @@ def _become_worker(
         append = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         for fd, path, flags in (
             (0, os.devnull, os.O_RDONLY),
-            (1, f"{folder}/worker-{rank}.out", append),
-            (2, f"{folder}/worker-{rank}.err", append),
+            (1, f"{output}.out", append),
+            (2, f"{output}.err", append),
         ):
             os.dup2(os.open(path, flags, 0o644), fd)
         os.chdir(order["workdir"])

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import psutil
 
 from planner.core.clock import Clock, SystemClock
-from planner.core.errors import CleanupError
+from planner.core.errors import CleanupError, RunnerError
 from planner.core.redact import redact
 from planner.core.types import Offer, Place
 from runners import localplace
@@ -65,6 +65,9 @@ class LocalRunner:
             survives_caller=False,
             measures_gpu=bool(self._nvml.gpus()),
             signals=frozenset(Signal),
+            grows=True,
+            shrinks=True,
+            network=f"host:{os.uname().nodename}",
         )
 
     def offers(self, place: Place) -> tuple[Offer, ...]:
@@ -85,6 +88,41 @@ class LocalRunner:
         """
         record = start_or_find(spec, localplace.read_settings(spec.place), self._nvml)
         return Handle(runner="local", key=spec.idempotency_key, data=record)
+
+    def grow(self, handle: Handle, spec: LaunchSpec) -> Handle:
+        """Start workers beside those of a launch of this boot of this machine, with own keeper.
+
+        Raises:
+            ConfigError: The place's settings do not fit.
+            RunnerError: Nothing was started.
+        """
+        beside, settings = Launch.of(handle.data), localplace.read_settings(spec.place)
+        if not beside.here or beside.host != os.uname().nodename:
+            raise RunnerError(
+                f"run {beside.run_id} runs on {beside.host}, before a restart or on another "
+                "machine: workers that are started here cannot join it",
+                hint="start it again from its last checkpoint",
+            )
+        record = start_or_find(spec, settings, self._nvml, beside)
+        return Handle(runner="local", key=spec.idempotency_key, data=record)
+
+    def shrink(self, handle: Handle, ranks: Sequence[int]) -> None:
+        """SIGKILL to these workers and their children, those in other sessions included.
+
+        Raises:
+            RunnerError: The launch has no such worker.
+            CleanupError: Processes could not be ended, or are on another machine.
+        """
+        launch = Launch.of(handle.data)
+        unknown = [rank for rank in ranks if not 0 <= rank < len(launch.workers)]
+        if unknown:
+            raise RunnerError(f"this launch of {launch.run_id} has no worker of rank {unknown}")
+        if not launch.here:
+            require_rebooted(launch, os.uname().nodename)
+            return
+        _require_ended(launch, self._kill(launch, ranks))
+        for rank in ranks:
+            self._meters.pop((launch.attempt_dir, rank), None)
 
     def poll(self, handle: Handle) -> Status:
         """Where the workers stand now. Never waits."""
@@ -127,12 +165,7 @@ class LocalRunner:
             return
         self.signal(handle, Signal.STOP)
         self._wait(lambda: not any(w.alive() for w in launch.workers), launch.stop_grace_s)
-        left = self._kill(launch)
-        if left:
-            raise CleanupError(
-                f"processes of run {launch.run_id} could not be ended: {_named(left)}",
-                hint=f"end them yourself: kill -9 {' '.join(str(p.pid) for p in left)}",
-            )
+        _require_ended(launch, self._kill(launch))
         if not self._wait(lambda: not launch.keeper.alive(), _KEEPER_TIMEOUT_S):
             launch.keeper.send(signals.SIGKILL)
         reap_keeper(launch.attempt_dir)
@@ -175,10 +208,17 @@ class LocalRunner:
             gpu_memory_bytes=gpu_memory_bytes,
         )
 
-    def _kill(self, launch: Launch) -> frozenset[ProcessId]:
-        """End every process of the launch, found anew until none is; those that are left."""
+    def _kill(self, launch: Launch, ranks: Sequence[int] | None = None) -> frozenset[ProcessId]:
+        """End every process of these workers, found anew until none is; those that are left.
+
+        Without ranks: of the whole launch, those included that name no worker.
+        """
         until_s = self._clock.monotonic_s() + _KILL_TIMEOUT_S
-        while left := launch_processes(launch.attempt_dir, launch.workers):
+        workers, numbers = launch.workers, None
+        if ranks is not None:
+            workers = tuple(launch.workers[rank] for rank in ranks)
+            numbers = frozenset(launch.first_worker + rank for rank in ranks)
+        while left := launch_processes(launch.attempt_dir, workers, numbers):
             for process in left:
                 process.send(signals.SIGKILL)
             if self._clock.monotonic_s() > until_s:
@@ -198,9 +238,17 @@ class LocalRunner:
         return True
 
 
+def _require_ended(launch: Launch, left: frozenset[ProcessId]) -> None:
+    if left:
+        raise CleanupError(
+            f"processes of run {launch.run_id} could not be ended: {_named(left)}",
+            hint=f"end them yourself: kill -9 {' '.join(str(p.pid) for p in left)}",
+        )
+
+
 def _leftover(marked: Marked) -> Leftover:
     process = marked.process
-    what = "keeper" if marked.keeper else "process" if marked.rank is None else "worker"
+    what = "keeper" if marked.keeper else "process" if marked.worker is None else "worker"
     command = redact(command_line(process))
     if len(command) > _COMMAND_WIDTH:
         command = command[: _COMMAND_WIDTH - 1] + "…"

@@ -24,10 +24,11 @@ import platformdirs
 from planner.core.errors import RunnerError
 from runners import keeper
 from runners.base import LaunchSpec
+from runners.localorder import keeper_order
 from runners.localplace import LocalSettings, usable_gpus
-from runners.machine import free_port
+from runners.localstate import Launch
 from runners.metrics import Nvml
-from runners.processes import KEEPS_VARIABLE, boot_id, marked_processes
+from runners.processes import KEEPS_VARIABLE, marked_processes
 
 _LOCK_TIMEOUT_S = 30.0
 _INTERPRETER_VARIABLES = ("LD_LIBRARY_PATH",)
@@ -40,8 +41,16 @@ lives: a runner that is thrown away must not take its workers along.
 """
 
 
-def start_or_find(spec: LaunchSpec, settings: LocalSettings, nvml: Nvml) -> Mapping[str, Any]:
+def start_or_find(
+    spec: LaunchSpec, settings: LocalSettings, nvml: Nvml, beside: Launch | None = None
+) -> Mapping[str, Any]:
     """The record of this launch, started now unless it was before.
+
+    Args:
+        spec: What to start.
+        settings: The place's.
+        nvml: What knows the GPUs.
+        beside: The launch that its workers join; None where they start a job of their own.
 
     Raises:
         RunnerError: Nothing was started; the text says why.
@@ -62,8 +71,8 @@ def start_or_find(spec: LaunchSpec, settings: LocalSettings, nvml: Nvml) -> Mapp
             return record
         path = _check(spec, settings)
         _end_strays(str(folder))
-        with _devices(spec, settings, nvml) as devices:
-            return _start(spec, path, devices, lock_fd)
+        with _slots(spec, settings, beside), _devices(spec, settings, nvml) as devices:
+            return _start(spec, keeper_order(spec, path, devices, lock_fd, beside))
 
 
 def read_record(folder: Path) -> Mapping[str, Any] | None:
@@ -157,6 +166,37 @@ def _end_strays(attempt_dir: str) -> None:
 
 
 @contextmanager
+def _slots(spec: LaunchSpec, settings: LocalSettings, beside: Launch | None) -> Iterator[None]:
+    """Hold the slots that units of one group share at a place, until the new workers count."""
+    if beside is None or settings.slots is None:
+        yield
+        return
+    with _locked(Path(beside.group) / "grow.lock"):
+        taken = _live_workers(spec.run_id, beside.group, spec.place.pool)
+        if spec.resources.workers + taken > settings.slots:
+            raise RunnerError(
+                f"{spec.resources.workers} more workers do not fit the {settings.slots} slots of "
+                f"this machine: {taken} of this run are there",
+                hint="raise slots in [[where]], or ask for fewer workers",
+                code="environment.no_slot",
+            )
+        yield
+
+
+def _live_workers(run_id: str, group: str, pool: str) -> int:
+    """Workers of a group of units that run at one place, as the units' keepers wrote them down."""
+    keepers = (m for m in marked_processes() if m.keeper and m.run_id == run_id)
+    records = (read_record(Path(m.attempt_dir)) for m in keepers)
+    launches = (Launch.of(record) for record in records if record is not None)
+    return sum(
+        worker.alive()
+        for launch in {found.attempt_dir: found for found in launches}.values()
+        if (launch.group, launch.pool) == (group, pool)
+        for worker in launch.workers
+    )
+
+
+@contextmanager
 def _devices(spec: LaunchSpec, settings: LocalSettings, nvml: Nvml) -> Iterator[Sequence[str]]:
     """`CUDA_VISIBLE_DEVICES` by rank. GPUs stay reserved until the workers' processes show them."""
     workers = spec.resources.workers
@@ -178,32 +218,9 @@ def _devices(spec: LaunchSpec, settings: LocalSettings, nvml: Nvml) -> Iterator[
         yield free[:workers]
 
 
-def _start(spec: LaunchSpec, path: str, devices: Sequence[str], lock_fd: int) -> Mapping[str, Any]:
+def _start(spec: LaunchSpec, order: Mapping[str, Any]) -> Mapping[str, Any]:
     folder = spec.attempt_dir
-    record = {
-        "key": spec.idempotency_key,
-        "run_id": spec.run_id,
-        "attempt": spec.attempt,
-        "attempt_dir": folder,
-        "host": os.uname().nodename,
-        "boot_id": boot_id(),
-        "stop_grace_s": spec.stop_grace_s,
-        "cores": _cores(spec),
-        "gpus": [device or None for device in devices],
-    }
-    port = free_port()
-    order = {
-        "record": record,
-        "path": path,
-        "argv": list(spec.argv),
-        "workdir": spec.workdir,
-        "stop_grace_s": spec.stop_grace_s,
-        "lock_fd": lock_fd,
-        "workers": [
-            {"env": worker_env(spec, rank, device, port)} for rank, device in enumerate(devices)
-        ],
-    }
-    process = _run_keeper(spec, lock_fd)
+    process = _run_keeper(spec, order["lock_fd"])
     answer = _give_order(process, order)
     if "started" in answer:
         _LIFELINES[folder] = process
@@ -221,30 +238,6 @@ def _start(spec: LaunchSpec, path: str, devices: Sequence[str], lock_fd: int) ->
         hint=_start_hint(str(answer["error"])),
         code="environment.start",
     )
-
-
-def worker_env(spec: LaunchSpec, rank: int, device: str, port: int) -> dict[str, str]:
-    """The whole environment of one worker: the caller's part and what a runner adds."""
-    workers = str(spec.resources.workers)
-    own_path = spec.env.get("PYTHONPATH")
-    return dict(spec.env) | {
-        "PLANNER_RUN_ID": spec.run_id,
-        "PLANNER_ATTEMPT": str(spec.attempt),
-        "PLANNER_EVENTS": f"{spec.attempt_dir}/events-{rank}.ndjson",
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": workers,
-        "LOCAL_WORLD_SIZE": workers,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": str(_cores(spec)),
-        "CUDA_VISIBLE_DEVICES": device,
-        "PYTHONPATH": f"{spec.stage_dir}{os.pathsep}{own_path}" if own_path else spec.stage_dir,
-    }
-
-
-def _cores(spec: LaunchSpec) -> int:
-    return max(1, spec.resources.vcpus_per_node // spec.resources.workers_per_node)
 
 
 def _run_keeper(spec: LaunchSpec, lock_fd: int) -> subprocess.Popen[bytes]:

@@ -19,6 +19,9 @@ class Launch:
     """A handle's data, read.
 
     Attributes:
+        group: Attempt folder of the first unit, that of the launch itself unless it was grown.
+        pool: The place's; its slots are shared by all units of the group there.
+        first_worker: Number of the worker of rank 0.
         here: Whether it was started in this boot of this machine.
         cores: Cores of one worker's slot.
         gpus: UUID of each worker's GPU; None on a CPU slot.
@@ -26,6 +29,9 @@ class Launch:
 
     run_id: str
     attempt_dir: str
+    group: str
+    pool: str
+    first_worker: int
     host: str
     here: bool
     stop_grace_s: float
@@ -36,10 +42,13 @@ class Launch:
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Self:
-        """From `Handle.data`."""
+        """From `Handle.data`, or what an older version wrote down of a launch that still runs."""
         return cls(
             run_id=data["run_id"],
             attempt_dir=data["attempt_dir"],
+            group=data.get("group", data["attempt_dir"]),
+            pool=data.get("pool", ""),
+            first_worker=data.get("first_worker", 0),
             host=data["host"],
             here=data["boot_id"] == boot_id(),
             stop_grace_s=data["stop_grace_s"],

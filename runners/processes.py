@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,13 +52,14 @@ class Marked:
 
     Attributes:
         attempt_dir: Folder of the launch that it belongs to; empty when it does not say.
+        worker: Number of the worker that it is or descends from; None when it does not say.
         devices: Its `CUDA_VISIBLE_DEVICES`; empty without a GPU.
     """
 
     process: ProcessId
     run_id: str
     attempt_dir: str
-    rank: int | None
+    worker: int | None
     keeper: bool
     devices: tuple[str, ...]
 
@@ -73,13 +74,25 @@ def marked_processes() -> tuple[Marked, ...]:
     return tuple(found for pid in _own_pids() if (found := _marked(pid)) is not None)
 
 
-def launch_processes(attempt_dir: str, workers: Iterable[ProcessId]) -> frozenset[ProcessId]:
+def launch_processes(
+    attempt_dir: str, workers: Iterable[ProcessId], numbers: Collection[int] | None = None
+) -> frozenset[ProcessId]:
     """Everything alive that belongs to one launch, its keeper not included.
 
     That is: processes with the mark of its attempt folder, those in the session of a worker that
     still lives, and all descendants of both (a child that dropped its environment is found so).
+
+    Args:
+        attempt_dir: Folder of the launch.
+        workers: Its workers, or some of them.
+        numbers: Only what is marked with one of these worker numbers; None is the whole launch.
     """
-    marks = {m.process for m in marked_processes() if m.attempt_dir == attempt_dir and not m.keeper}
+    marks = {
+        m.process
+        for m in marked_processes()
+        if m.attempt_dir == attempt_dir and not m.keeper
+        if numbers is None or m.worker in numbers
+    }
     alive = {w for w in workers if w.alive()}
     sessions = {w.pid for w in alive}
     table = {row.process.pid: row for row in _process_table()}
@@ -137,12 +150,12 @@ def _marked(pid: int) -> Marked | None:
     if ticks is None or "PLANNER_RUN_ID" not in env:
         return None
     keeps = env.get(KEEPS_VARIABLE, "")
-    rank = env.get("RANK", "")
+    worker = env.get("PLANNER_WORKER", "")
     return Marked(
         process=ProcessId(pid, ticks),
         run_id=env["PLANNER_RUN_ID"],
         attempt_dir=keeps or os.path.dirname(env.get("PLANNER_EVENTS", "")),
-        rank=int(rank) if rank.isdigit() else None,
+        worker=int(worker) if worker.isdigit() else None,
         keeper=bool(keeps),
         devices=tuple(d for d in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if d),
     )

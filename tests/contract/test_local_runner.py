@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from runner_contract import ProcessContract
+from process_contract import ProcessContract
 
 from planner.core.errors import CleanupError, RunnerError
 from planner.core.types import Place, ResourceConfig
@@ -126,6 +126,56 @@ class TestLocalRunner(ProcessContract):
         assert "other-machine" in (runner.poll(elsewhere).workers[0].reason or "")
         with pytest.raises(CleanupError, match="other-machine"):
             runner.release(elsewhere)
+
+    def test_what_runs_elsewhere_or_ran_before_a_restart_cannot_be_joined(
+        self, runner: Runner, launch: Callable[..., Handle], tmp_path: Path
+    ) -> None:
+        handle, unit = launch("obey"), self.make_unit(tmp_path, "obey", 1)
+        for changes in ({"boot_id": "another"}, {"host": "other-machine"}):
+            elsewhere = replace(handle, data={**handle.data, **changes})
+            with pytest.raises(RunnerError, match="cannot join") as caught:
+                runner.grow(elsewhere, unit)
+            assert caught.value.hint
+        assert len(self.of_run(runner, unit.run_id)) == 2  # a worker and its keeper
+        before = replace(handle, data={**handle.data, "boot_id": "another"})
+        runner.shrink(before, [0])  # it ended with its boot
+        assert runner.poll(handle).running
+        elsewhere = replace(before, data={**before.data, "host": "other-machine"})
+        with pytest.raises(CleanupError, match="other-machine"):
+            runner.shrink(elsewhere, [0])
+
+    def test_workers_at_another_place_take_no_slot_of_this_one(
+        self, runner: Runner, launch: Callable[..., Handle], grow: Callable[..., Handle]
+    ) -> None:
+        first = launch("obey", workers=4)
+        with pytest.raises(RunnerError, match="4 of this run are there"):
+            grow(first, "obey", 4)
+        small = Place(runner="local", pool="other", settings={"slots": 1})
+        unit = grow(first, "obey", 4, place=small)
+        with pytest.raises(RunnerError, match="1 of this run are there"):
+            grow(unit, "obey", 5, place=small)
+
+    def test_units_of_one_run_that_start_at_once_do_not_exceed_the_slots(
+        self, runner: Runner, launch: Callable[..., Handle], tmp_path: Path
+    ) -> None:
+        first = launch("obey", workers=2)
+        handles: list[Handle] = []
+
+        def grow(number: int) -> None:
+            unit = self.make_unit(tmp_path, "obey", number)
+            try:
+                handles.append(LocalRunner().grow(first, unit))
+            except RunnerError as error:
+                assert error.code == "environment.no_slot"
+
+        threads = [threading.Thread(target=grow, args=(number,)) for number in range(2, 6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(handles) == 2
+        for handle in handles:
+            runner.release(handle)
 
     def test_exit_codes_are_learned_on_a_full_disk(
         self, runner: Runner, launch: Callable[..., Handle], tmp_path: Path
