@@ -29,6 +29,10 @@ class CorruptCheckpoint(Exception):
     """A checkpoint's files are not what its manifest says."""
 
 
+class AnotherLeads(Exception):
+    """Another worker leads now: what this one wrote must not become a checkpoint."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
     """A checkpoint that was written and read back."""
@@ -42,11 +46,18 @@ class CheckpointFolder:
     """The checkpoints of one run. One process at a time writes here.
 
     `check` raises CorruptCheckpoint when what is in a checkpoint's folder cannot be loaded.
+    `may_write` is asked right before a new one takes its place; it may be asked in another thread.
     """
 
-    def __init__(self, root: Path, check: Callable[[Path], None]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        check: Callable[[Path], None],
+        may_write: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.root = root
         self._check = check
+        self._may_write = may_write
         self._bad: set[str] = set()
 
     def newest_good(self) -> Path | None:
@@ -70,6 +81,7 @@ class CheckpointFolder:
         Raises:
             OSError: The disk is full or gone; the checkpoints before it are untouched.
             CorruptCheckpoint: What was written did not read back the same, or cannot be loaded.
+            AnotherLeads: This worker may no longer write.
             Exception: Whatever `fill` raised; the checkpoints before it are untouched.
         """
         self.root.mkdir(parents=True, exist_ok=True)
@@ -83,6 +95,8 @@ class CheckpointFolder:
             manifest_sha256 = _seal(beside)
             size_bytes = verify(beside)
             self._check(beside)
+            if not self._may_write():
+                raise AnotherLeads("another worker leads now, so this one's checkpoint is dropped")
             final = self.root / name
             os.rename(beside, final)
         except BaseException:

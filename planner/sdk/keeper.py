@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from planner.sdk import randomness
-from planner.sdk.checkpoint import CheckpointFolder
+from planner.sdk.checkpoint import AnotherLeads, CheckpointFolder
 from planner.sdk.courier import Courier
 from planner.sdk.distributed import Workers
 from planner.sdk.environment import WorkerEnv
@@ -15,12 +19,43 @@ from planner.sdk.state import (
     Parts,
     Position,
     Random,
+    States,
     apply_states,
     check_loadable,
+    parameter_bytes,
     read_position,
+    snapshot,
+    states_of,
     unloadable,
     write_state,
 )
+
+SLOW_WRITE_S = 0.05
+"""A checkpoint that takes longer than this is written while training goes on."""
+
+LARGE_BYTES = 16 << 20
+"""Parameters of this size are taken to be slow to write, until it was measured: a checkpoint is
+flushed, hashed twice and read back, which takes 50 ms or more for them on a usual disk."""
+
+_NOTHING, _HERE, _IN_BACKGROUND = range(3)  # what a call of `save` has to write, and where
+
+
+@dataclass(slots=True)
+class _Write:
+    """One checkpoint on its way to the disk.
+
+    Attributes:
+        states: What it holds, as far as that was asked for; copies when training goes on.
+        stall_s: How long training stood still for it; None when it does until the end.
+    """
+
+    folder: CheckpointFolder
+    at: Position
+    rng: Random
+    reason: str
+    started_s: float
+    states: States | None = None
+    stall_s: float | None = None
 
 
 class Keeper:
@@ -29,19 +64,38 @@ class Keeper:
     Attributes:
         at: Where training stands.
         resumed: What it went on from, as the `attached` event says it; None at a fresh start.
+        saved_at_s: When training last went on after a checkpoint, on the monotonic clock.
+        in_background: Whether a slow checkpoint may be written while training goes on. It takes
+            host memory for a copy of all states.
     """
 
-    def __init__(self, env: WorkerEnv, parts: Parts, workers: Workers, courier: Courier) -> None:
+    def __init__(
+        self,
+        env: WorkerEnv,
+        parts: Parts,
+        workers: Workers,
+        courier: Courier,
+        *,
+        may_write: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Load the newest good checkpoint, if there is one.
+
+        `may_write` is asked right before a checkpoint takes its place, maybe in another thread:
+        False when another worker leads by now.
+        """
         self.at = Position(seed=env.seed)
         self.resumed: dict[str, Any] | None = None
         self.saved_at_s = time.monotonic()
+        self.in_background = True
         self._parts = parts
         self._workers = workers
         self._courier = courier
         self._folder: CheckpointFolder | None = None
         if env.checkpoint_dir is not None:
-            self._folder = CheckpointFolder(env.checkpoint_dir, check_loadable)
+            self._folder = CheckpointFolder(env.checkpoint_dir, check_loadable, may_write)
         self._saved: Position | None = None
+        self._writer: threading.Thread | None = None
+        self._last_write_s: float | None = None
         self._rng: Random | None = None  # what is still to be restored
         self._epoch_start = b""
         if self._folder is not None and env.probe_steps is None:
@@ -95,8 +149,22 @@ class Keeper:
         self._restore(self._rng.now)
         self._rng = None
 
+    @property
+    def writing(self) -> bool:
+        """Whether this worker is writing a checkpoint while training goes on."""
+        return self._writer is not None and self._writer.is_alive()
+
+    def flush(self) -> None:
+        """Wait for the checkpoint that is being written, if one is."""
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+
     def save(self, reason: str, *, random: bytes | None = None) -> bool:
-        """Write a checkpoint of this boundary; whether it is on the disk.
+        """Write a checkpoint of this boundary; False when it could not be.
+
+        One for the reason `interval` or `request` that is slow to write may not be on the disk yet
+        when this returns: the leader copies the states and writes them while training goes on.
 
         `random` is this worker's random state at the boundary, if it is not that of now.
 
@@ -104,55 +172,93 @@ class Keeper:
         """
         if self._folder is None:
             return False
-        if self._saved == self.at:
-            return True
         started_s = time.perf_counter()
+        # The leader alone knows how its last write went, so all do what it says.
+        plan = self._plan(reason) if self._workers.leads else 0
+        plan = self._workers.highest([plan])[0]
+        if plan == _NOTHING:
+            return True
         rng = Random(
             now=tuple(self._workers.collect(random or randomness.capture())),
             epoch_start=tuple(self._workers.collect(self._epoch_start)),
         )
-        failed = 0
+        write = _Write(self._folder, self.at, rng, reason, started_s)
+        good = True
         if self._workers.leads:
-            failed = int(not self._write(self._folder, rng, reason, started_s))
-        failed = self._workers.highest([failed])[0]
+            good = self._start(write) if plan == _IN_BACKGROUND else self._write(write)
+        if plan == _HERE:  # how one in the background went is known when nobody waits for it
+            good = not self._workers.highest([int(not good)])[0]
+            if good:
+                self._saved = self.at
         self.saved_at_s = time.monotonic()
-        if failed:
+        return good
+
+    def _plan(self, reason: str) -> int:
+        self.flush()
+        if self._saved == self.at:
+            return _NOTHING
+        possible = self.in_background and self._parts.save is None
+        if not possible or reason not in ("interval", "request"):
+            return _HERE
+        if self._last_write_s is None:
+            slow = parameter_bytes(self._parts) >= LARGE_BYTES
+        else:
+            slow = self._last_write_s > SLOW_WRITE_S
+        return _IN_BACKGROUND if slow else _HERE
+
+    def _start(self, write: _Write) -> bool:
+        """Copy the states and leave them to a thread; False when they could not be copied.
+
+        The interpreter waits for the thread at its end, however that comes about.
+        """
+        try:
+            write.states = snapshot(self._parts)
+            writer = threading.Thread(target=self._write, args=(write,), name="planner-checkpoint")
+            write.stall_s = time.perf_counter() - write.started_s
+            writer.start()
+        except Exception as error:
+            self._say_failed(write, error)
             return False
-        self._saved = self.at
+        self._writer = writer
         return True
 
-    def _write(self, folder: CheckpointFolder, rng: Random, reason: str, started_s: float) -> bool:
-        at = self.at
+    def _write(self, write: _Write) -> bool:
+        began_s = time.perf_counter()
         try:
-            written = folder.write(at.step, lambda path: write_state(path, self._parts, at, rng))
+            written = write.folder.write(write.at.step, lambda path: self._fill(path, write))
         except Exception as error:
-            text = f"{type(error).__name__}: {error}" + self._blamed(error)
-            tell(f"checkpoint at step {at.step} failed ({text}); those before it are untouched")
-            self._courier.say("checkpoint_failed", at_once=True, step=at.step, error=text)
+            self._say_failed(write, error)
             return False
+        now_s = time.perf_counter()
+        self._last_write_s = now_s - began_s
+        self._saved = write.at
+        duration_s = now_s - write.started_s
         self._courier.say(
             "checkpoint",
             at_once=True,
             path=str(written.path),
-            step=at.step,
-            epoch=at.epoch,
-            samples=at.samples,
+            step=write.at.step,
+            epoch=write.at.epoch,
+            samples=write.at.samples,
             bytes=written.size_bytes,
             sha256=written.sha256,
-            duration_s=round(time.perf_counter() - started_s, 4),
-            reason=reason,
+            duration_s=round(duration_s, 4),
+            stall_s=round(duration_s if write.stall_s is None else write.stall_s, 4),
+            reason=write.reason,
         )
         return True
 
-    def _blamed(self, error: Exception) -> str:
-        """Which of the script's values made `error`, where it is one of them."""
-        if isinstance(error, OSError):
-            return ""
-        try:
-            found = unloadable(self._parts)
-        except Exception:  # a state_dict that raises is what `error` tells already
-            return ""
-        return f": {found}; a state_dict must hold tensors and plain values" if found else ""
+    def _fill(self, folder: Path, write: _Write) -> None:
+        if write.states is None:
+            write.states = states_of(self._parts)
+        write_state(folder, write.states, write.at, write.rng)
+        if self._parts.save is not None:
+            self._parts.save(folder)
+
+    def _say_failed(self, write: _Write, error: Exception) -> None:
+        step, text = write.at.step, f"{type(error).__name__}: {error}" + _blamed(write, error)
+        tell(f"checkpoint at step {step} failed ({text}); those before it are untouched")
+        self._courier.say("checkpoint_failed", at_once=True, step=step, error=text)
 
     def _resume(self, folder: CheckpointFolder) -> None:
         newest = folder.newest_good() if self._workers.leads else None
@@ -178,3 +284,11 @@ class Keeper:
             randomness.restore(states[rank])
         else:
             randomness.reseed((self.at.seed * 1_000_003 + self.at.step * 1009 + rank) % 2**31)
+
+
+def _blamed(write: _Write, error: Exception) -> str:
+    """Which of the script's values made `error`, where it is one of them."""
+    if isinstance(error, (OSError, AnotherLeads)) or write.states is None:
+        return ""
+    found = unloadable(write.states)
+    return f": {found}; a state_dict must hold tensors and plain values" if found else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import io
 import json
 import re
@@ -93,12 +94,76 @@ def bare(model: Any) -> Any:
     return model
 
 
-def write_state(folder: Path, parts: Parts, position: Position, rng: Random) -> None:
+States = Mapping[str, Any]
+"""State_dicts by the names of `Parts.named`."""
+
+
+def states_of(parts: Parts) -> States:
+    """The state_dicts now. Their tensors are the script's own: the next step changes them.
+
+    Raises:
+        Exception: Whatever an object's state_dict raised.
+    """
+    return {name: thing.state_dict() for name, thing in parts.named().items()}
+
+
+def snapshot(parts: Parts) -> States:
+    """The state_dicts as they stay: tensors copied to the CPU, everything else copied too.
+
+    Raises:
+        Exception: Whatever an object's state_dict, or copying what it holds, raised.
+    """
+    states: States = _copied(states_of(parts), {})
+    return states
+
+
+def parameter_bytes(parts: Parts) -> int:
+    """Bytes of all parameters: a lower bound of what a checkpoint holds, without asking for it."""
+    return sum(
+        parameter.numel() * parameter.element_size()
+        for thing in parts.named().values()
+        if hasattr(thing, "parameters")
+        for parameter in thing.parameters()
+    )
+
+
+def _copied(value: Any, tensors: dict[Any, Any]) -> Any:
+    """A copy that shares nothing; `tensors` are those copied already, as several names may."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        return _copied_tensor(value, tensors)
+    if isinstance(value, dict):
+        copied = copy.copy(value)  # torch hangs versions on the dictionary itself: `_metadata`
+        for key, item in value.items():
+            copied[key] = _copied(item, tensors)
+        return copied
+    if type(value) in (list, tuple):
+        return type(value)(_copied(item, tensors) for item in value)
+    return copy.deepcopy(value)
+
+
+def _copied_tensor(tensor: Any, tensors: dict[Any, Any]) -> Any:
+    torch: Any = sys.modules["torch"]
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout == torch.strided
+    if not plain:
+        return tensor.detach().to("cpu", copy=True)
+    # Weights that two modules share are one tensor on the disk, hence one here.
+    place = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+    key = (*place, tensor.is_conj(), tensor.is_neg(), tensor.requires_grad, type(tensor))
+    if key not in tensors:
+        copied = tensor.detach().to("cpu", copy=True).requires_grad_(tensor.requires_grad)
+        if type(tensor) is torch.nn.Parameter:
+            copied = torch.nn.Parameter(copied, requires_grad=tensor.requires_grad)
+        tensors[key] = copied
+    return tensors[key]
+
+
+def write_state(folder: Path, states: States, position: Position, rng: Random) -> None:
     """Put everything into `folder`.
 
     Raises:
         OSError: The disk is full or gone.
-        Exception: Whatever the script's own `save` or an object's state_dict raised.
+        Exception: `states` hold what cannot be written.
     """
     header = {
         **position._asdict(),
@@ -106,7 +171,6 @@ def write_state(folder: Path, parts: Parts, position: Position, rng: Random) -> 
         "rng_epoch_start": [base64.b64encode(blob).decode() for blob in rng.epoch_start],
     }
     write_json(folder / _POSITION, header)
-    states = {name: thing.state_dict() for name, thing in parts.named().items()}
     torch: Any = sys.modules.get("torch")
     if torch is None:
         write_json(folder / _PLAIN, states)
@@ -116,8 +180,6 @@ def write_state(folder: Path, parts: Parts, position: Position, rng: Random) -> 
             torch.save(states, file)
         finally:
             file.close()
-    if parts.save is not None:
-        parts.save(folder)
 
 
 def read_position(folder: Path) -> tuple[Position, Random]:
@@ -196,10 +258,10 @@ def apply_states(folder: Path, parts: Parts) -> None:
         parts.load(folder)
 
 
-def unloadable(parts: Parts) -> str | None:
-    """Where in the script's state_dicts something is that cannot be saved and loaded again."""
-    for name, thing in parts.named().items():
-        found = _unloadable(thing.state_dict(), name.removeprefix("extra."))
+def unloadable(states: States) -> str | None:
+    """Where in `states` something is that cannot be saved and loaded again."""
+    for name, state in states.items():
+        found = _unloadable(state, name.removeprefix("extra."))
         if found is not None:
             return found
     return None
