@@ -1,7 +1,8 @@
 """A simulated launch in files: what was launched, and how far it is.
 
-`fake.json` is written once. `fake-state.json` is overwritten in place at every step forward, since
-it must keep up with a clock that runs thousands of times faster than time.
+`fake.json` is written once for each unit. `fake-state.json` in the first one's folder holds the
+job with all its units. It is overwritten in place at every step forward, since it must keep up
+with a clock that runs thousands of times faster than time.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from planner.core.errors import RunnerError
-from runners.fakejob import Job, State
+from runners.fakejob import Job
 from runners.fakeorder import Order
+from runners.fakestate import State
 
 ORDER_NAME, STATE_NAME = "fake.json", "fake-state.json"
 _STATE_FIELDS = tuple(field.name for field in fields(State))
@@ -48,16 +50,16 @@ class Files:
         try:
             fd = os.open(f"{folder}/{STATE_NAME}", os.O_RDONLY)
         except FileNotFoundError:
-            return Job(self._order(folder))
+            return Job(self.order(folder))
         try:
             raw = os.read(fd, 1 << 24)
         finally:
             os.close(fd)
         if folder not in self._jobs:
-            self._jobs[folder] = Job(self._order(folder))
+            self._jobs[folder] = Job(self.order(folder))
         job = self._jobs[folder]
         if raw != self._seen.get(folder):
-            job.state = State(**dict(zip(_STATE_FIELDS, json.loads(raw), strict=True)))
+            job.restore(State(**dict(zip(_STATE_FIELDS, json.loads(raw), strict=True))))
             self._seen[folder] = raw
         return job
 
@@ -74,7 +76,12 @@ class Files:
             os.close(fd)
         self._jobs[folder], self._seen[folder] = job, raw
 
-    def _order(self, folder: str) -> Order:
+    def order(self, folder: str) -> Order:
+        """What was launched there.
+
+        Raises:
+            RunnerError: Nothing was launched there.
+        """
         try:
             return Order(**json.loads(Path(folder, ORDER_NAME).read_bytes()))
         except FileNotFoundError as error:

@@ -16,7 +16,10 @@ from typing import Literal, get_args
 from planner.core.errors import ConfigError
 from planner.core.types import Setting
 
-FaultKind = Literal["crash", "oom", "hang", "slow", "no_start"]
+FaultKind = Literal["crash", "oom", "hang", "slow", "lost", "no_start", "never_ready", "join_crash"]
+STEP_FAULTS = ("crash", "oom", "hang", "slow", "lost")
+LEVERS = ("workers", "micro_batch", "loader_workers", "memory", "global_batch")
+"""What a simulated job can change in flight, unless its settings say less."""
 _FAULT = re.compile(r"(?P<kind>[a-z_]+)(?:@(?P<step>\d+))?(?:x(?P<value>[\d.]+))?(?:#(?P<n>\d+))?")
 
 
@@ -27,14 +30,17 @@ class Fault:
     Attributes:
         kind: `crash` (exit with code `value`, 1 by default), `oom` (out of memory), `hang` (no
             step any more, deaf to STOP), `slow` (steps take `value` times as long, 2 by default,
-            from then on), `no_start` (the launch fails).
-        step: The step it happens in, from 1.
+            from then on), `lost` (the last worker of the crew is killed, the others go on),
+            `no_start` (the launch fails), `never_ready` (workers that join never say so),
+            `join_crash` (workers that join exit with code 1 when they should attach).
+        step: The step it happens in, from 1. The last three happen to launches, not in steps: for
+            them it is the number of the launch's first worker, or None for every launch.
         value: See `kind`.
         attempt: Only in this attempt; None in each.
     """
 
     kind: FaultKind
-    step: int = 1
+    step: int | None = 1
     value: float | None = None
     attempt: int | None = None
 
@@ -50,7 +56,7 @@ class Fault:
             )
         return cls(
             kind=kind,
-            step=int(match["step"] or 1),
+            step=int(match["step"]) if match["step"] else 1 if kind in STEP_FAULTS else None,
             value=float(match["value"]) if match["value"] else None,
             attempt=int(match["n"]) if match["n"] else None,
         )
@@ -69,10 +75,13 @@ class Law:
         start_s: From launch until the job attaches.
         warmup_factor: How many times as long the first step takes.
         tail_s: Evaluation after each epoch.
+        handover_s: Of changing crew or knobs at a step boundary, and of going on without a worker.
         checkpoint_s: Of writing a checkpoint.
         checkpoint_bytes: Its size, as told; what is written is small.
         fixed_bytes: Memory of model and framework.
         sample_bytes: Memory of one sample of a micro-batch.
+        low_memory_bytes_factor: How many times as much a sample takes with `memory` low.
+        low_memory_time_factor: How many times as long a pass takes then.
         capacity_bytes: Memory of one worker's device.
         samples: Training samples of an epoch.
         epochs: Passes, when the command does not say `--epochs N`.
@@ -87,37 +96,52 @@ class Law:
     start_s: float = 4.0
     warmup_factor: float = 3.0
     tail_s: float = 1.5
+    handover_s: float = 0.1
     checkpoint_s: float = 0.4
     checkpoint_bytes: int = 45_000_000
     fixed_bytes: int = 900_000_000
     sample_bytes: int = 12_000_000
+    low_memory_bytes_factor: float = 0.5
+    low_memory_time_factor: float = 1.3
     capacity_bytes: int = 16_000_000_000
     samples: int = 1437
     epochs: int = 8
     global_batch: int = 128
 
     def step_s(
-        self, *, workers: int, micro_batch: int, accumulation: int, loaders: int = 0
+        self,
+        *,
+        workers: int,
+        micro_batch: int,
+        accumulation: int,
+        loaders: int = 0,
+        low_memory: bool = False,
     ) -> float:
         """Mean time of one optimiser step: compute, exchange, and the wait for data."""
-        compute_s = accumulation * (self.base_s + self.sample_s * micro_batch)
         exchange_s = self.sync_s * 2 * (workers - 1) / workers
         wait_s = self.wait_s(
-            workers=workers, micro_batch=micro_batch, accumulation=accumulation, loaders=loaders
+            micro_batch=micro_batch,
+            accumulation=accumulation,
+            loaders=loaders,
+            low_memory=low_memory,
         )
-        return compute_s + exchange_s + wait_s
+        return self._compute_s(micro_batch, accumulation, low_memory) + exchange_s + wait_s
 
-    def wait_s(self, *, workers: int, micro_batch: int, accumulation: int, loaders: int) -> float:
+    def wait_s(
+        self, *, micro_batch: int, accumulation: int, loaders: int, low_memory: bool = False
+    ) -> float:
         """Mean wait for data within a step; loader processes work while the step computes."""
         loading_s = accumulation * micro_batch * self.load_s
         if loaders == 0:
             return loading_s
-        compute_s = accumulation * (self.base_s + self.sample_s * micro_batch)
-        return max(0.0, loading_s / loaders - compute_s)
+        return max(
+            0.0, loading_s / loaders - self._compute_s(micro_batch, accumulation, low_memory)
+        )
 
-    def memory_bytes(self, micro_batch: int) -> int:
+    def memory_bytes(self, micro_batch: int, *, low_memory: bool = False) -> int:
         """Peak memory of one worker's device."""
-        return self.fixed_bytes + self.sample_bytes * micro_batch
+        factor = self.low_memory_bytes_factor if low_memory else 1.0
+        return self.fixed_bytes + round(self.sample_bytes * factor * micro_batch)
 
     def run_s(
         self, *, workers: int, micro_batch: int, accumulation: int, loaders: int = 0
@@ -135,6 +159,10 @@ class Law:
             + self.checkpoint_s
         )
 
+    def _compute_s(self, micro_batch: int, accumulation: int, low_memory: bool) -> float:
+        factor = self.low_memory_time_factor if low_memory else 1.0
+        return factor * accumulation * (self.base_s + self.sample_s * micro_batch)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FakeSettings:
@@ -146,6 +174,7 @@ class FakeSettings:
         gpu: Name of the simulated GPU; empty simulates CPU slots.
         seed: Of the jitter.
         faults: What goes wrong.
+        levers: What the job can change in flight.
     """
 
     law: Law = Law()
@@ -154,15 +183,24 @@ class FakeSettings:
     gpu: str = "FakeGPU-16G"
     seed: int = 0
     faults: tuple[Fault, ...] = ()
+    levers: tuple[str, ...] = LEVERS
 
-    def faults_of(self, attempt: int) -> tuple[Fault, ...]:
-        """What goes wrong in one attempt."""
+    def step_faults(self, attempt: int) -> tuple[Fault, ...]:
+        """What goes wrong in the steps of one attempt."""
+        return tuple(f for f in self._of(attempt) if f.kind in STEP_FAULTS)
+
+    def launch_faults(self, attempt: int, first_worker: int) -> tuple[FaultKind, ...]:
+        """What goes wrong with one launch of an attempt."""
+        found = (f for f in self._of(attempt) if f.kind not in STEP_FAULTS)
+        return tuple(f.kind for f in found if f.step in (None, first_worker))
+
+    def _of(self, attempt: int) -> tuple[Fault, ...]:
         return tuple(f for f in self.faults if f.attempt in (None, attempt))
 
 
 _LAW_FIELDS = {f.name: f.type for f in fields(Law)}
 _OTHER = {"slots": int, "usd_per_slot_h": float, "gpu": str, "seed": int, "pool": str}
-KEYS = (*_OTHER, "faults", *_LAW_FIELDS)
+KEYS = (*_OTHER, "faults", "levers", *_LAW_FIELDS)
 
 
 def read_settings(settings: Mapping[str, Setting]) -> FakeSettings:
@@ -174,12 +212,14 @@ def read_settings(settings: Mapping[str, Setting]) -> FakeSettings:
     law: dict[str, float] = {}
     other: dict[str, Setting] = {}
     faults: tuple[Fault, ...] = ()
+    levers: tuple[str, ...] = LEVERS
     for key, value in settings.items():
         if key == "faults":
-            texts = (value,) if isinstance(value, str) else value
-            if not isinstance(texts, tuple | list):  # a list once it went through JSON
+            faults = tuple(Fault.parse(text) for text in _texts(key, value))
+        elif key == "levers":
+            levers = _texts(key, value)
+            if not set(levers) <= set(LEVERS):
                 raise _bad(key, value)
-            faults = tuple(Fault.parse(text) for text in texts)
         elif key in _LAW_FIELDS:
             law[key] = _number(key, value, whole=_LAW_FIELDS[key] == "int")
         elif key in _OTHER:
@@ -192,7 +232,14 @@ def read_settings(settings: Mapping[str, Setting]) -> FakeSettings:
                 f"runner fake: unknown key {key!r}", hint=f"{meant}Known are: {', '.join(KEYS)}."
             )
     other.pop("pool", None)
-    return FakeSettings(law=Law(**law), faults=faults, **other)  # type: ignore[arg-type]
+    return FakeSettings(law=Law(**law), faults=faults, levers=levers, **other)  # type: ignore[arg-type]
+
+
+def _texts(key: str, value: Setting) -> tuple[str, ...]:
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, tuple | list):  # a list once it went through JSON
+        raise _bad(key, value)
+    return tuple(texts)
 
 
 def _number(key: str, value: Setting, *, whole: bool) -> float:

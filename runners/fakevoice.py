@@ -4,48 +4,44 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from typing import Any
+
+from runners.fakestate import Member
 
 
 class Voice:
-    """Gathers what all workers say and writes it down at once.
+    """Gathers what workers say and writes it down at once."""
 
-    Args:
-        folder: The attempt folder.
-        workers: How many there are; rank 0 speaks, the others when `everyone` does.
-    """
+    def __init__(self) -> None:
+        self._lines: dict[str, list[str]] = {}
 
-    def __init__(self, folder: str, workers: int) -> None:
-        self._folder = folder
-        self._lines: list[list[str]] = [[] for _ in range(workers)]
-
-    def say(self, t: float, kind: str, *, everyone: bool = False, **data: Any) -> None:
-        """One event at Unix time `t`."""
-        event = {"t": round(t, 6), "type": kind, **data}
-        for rank, lines in enumerate(self._lines if everyone else self._lines[:1]):
-            if kind == "attached":
-                event["rank"] = rank
-            lines.append(json.dumps(event))
+    def say(self, t: float, kind: str, speakers: Iterable[Member], **data: Any) -> None:
+        """One event at Unix time `t`, said by each of these."""
+        line = json.dumps({"t": round(t, 6), "type": kind, **data})
+        for member in speakers:
+            path = f"{member['folder']}/events-{member['number']}.ndjson"
+            self._lines.setdefault(path, []).append(line)
 
     def write(self) -> None:
         """Append what was said since the last time."""
-        for rank, lines in enumerate(self._lines):
-            if lines:
-                self._append(f"events-{rank}.ndjson", "\n".join(lines))
-                lines.clear()
+        for path, lines in self._lines.items():
+            _append(path, "\n".join(lines))
+        self._lines.clear()
 
-    def print(self, text: str) -> None:
-        """A line of rank 0's standard output."""
-        self._append("worker-0.out", text)
+    def print(self, speaker: Member, text: str) -> None:
+        """A line of a worker's standard output."""
+        _append(f"{speaker['folder']}/worker-{speaker['number']}.out", text)
 
-    def complain(self, text: str) -> None:
-        """A line of every worker's standard errors."""
-        for rank in range(len(self._lines)):
-            self._append(f"worker-{rank}.err", text)
+    def complain(self, speakers: Iterable[Member], text: str) -> None:
+        """A line of the standard errors of each of these."""
+        for member in speakers:
+            _append(f"{member['folder']}/worker-{member['number']}.err", text)
 
-    def _append(self, name: str, text: str) -> None:
-        fd = os.open(f"{self._folder}/{name}", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(fd, text.encode() + b"\n")
-        finally:
-            os.close(fd)
+
+def _append(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(fd, text.encode() + b"\n")
+    finally:
+        os.close(fd)

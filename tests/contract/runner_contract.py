@@ -371,7 +371,7 @@ class RunnerContract:
         self.wait_until_it_listens(first)
         grow(first, "obey", 2)
         before = runner.leftovers()
-        with pytest.raises(RunnerError, match="4 slots") as caught:
+        with pytest.raises(RunnerError, match="do not fit") as caught:
             grow(first, "obey", 3, workers=2)
         assert caught.value.code == "environment.no_slot" and caught.value.hint
         assert runner.leftovers() == before

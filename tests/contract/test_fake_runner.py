@@ -77,11 +77,11 @@ class TestFakeRunner(RunnerContract):
         return fake_spec(tmp_path, ACTS[act], **changes)
 
     def wait_until_it_listens(self, handle: Handle) -> None:
-        events = Path(str(handle.data["attempt_dir"]), "events-0.ndjson")
+        folder = Path(str(handle.data["attempt_dir"]))
 
         def attached() -> bool:
-            self.make_runner().poll(handle)
-            return events.exists()
+            workers = len(self.make_runner().poll(handle).workers)
+            return len(list(folder.glob("events-*.ndjson"))) == workers
 
         self.until(attached)
         self.pass_time(1.0)
