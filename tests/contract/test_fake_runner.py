@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from runner_contract import RunnerContract
+from simulated import LONG, SHORT, Simulated, fake_spec
 
 from planner.core.clock import ManualClock
 from planner.core.errors import ConfigError
-from planner.core.types import Place, ResourceConfig
 from runners.base import Handle, LaunchSpec, Runner, Signal
 from runners.fake import FakeRunner
 from runners.fakelaw import Law, read_settings
 
-SHORT = {"samples": 400, "epochs": 2, "start_s": 1.0, "seed": 3}
-LONG = {"samples": 100_000, "epochs": 90}
 ACTS: dict[str, dict[str, Any]] = {
     "finish": SHORT,
     "fail": {**SHORT, "faults": ("crash@4x3",)},
@@ -27,37 +24,6 @@ ACTS: dict[str, dict[str, Any]] = {
     "deaf": {**LONG, "faults": ("hang@1",)},
     "unstartable": {"faults": ("no_start",)},
 }
-
-
-def fake_spec(tmp_path: Path, settings: dict[str, Any], **changes: Any) -> LaunchSpec:
-    (tmp_path / "attempt").mkdir(exist_ok=True)
-    spec = LaunchSpec(
-        run_id=f"r-{tmp_path.name}",
-        attempt=1,
-        idempotency_key="key-1",
-        argv=("python", "train.py"),
-        workdir=str(tmp_path),
-        env={
-            "PLANNER_GLOBAL_BATCH": "128",
-            "PLANNER_MICRO_BATCH": "64",
-            "PLANNER_CONTROL": str(tmp_path / "control.json"),
-            "PLANNER_CHECKPOINT_DIR": str(tmp_path / "checkpoints"),
-            "PLANNER_CHECKPOINT_INTERVAL_S": "600",
-        },
-        resources=ResourceConfig(
-            runner="fake",
-            pool="gpu",
-            market="local",
-            gpu="FakeGPU-16G",
-            gpus_per_node=changes.get("workers", 1),
-            workers_per_node=changes.pop("workers", 1),
-        ),
-        place=Place(runner="fake", pool="gpu", settings=settings),
-        attempt_dir=str(tmp_path / "attempt"),
-        stage_dir=str(tmp_path),
-        stop_grace_s=10.0,
-    )
-    return replace(spec, **changes)
 
 
 class TestFakeRunner(RunnerContract):
@@ -87,25 +53,9 @@ class TestFakeRunner(RunnerContract):
         self.pass_time(1.0)
 
 
-class Simulated:
-    """A launched simulation and what it said."""
-
-    def __init__(self, tmp_path: Path, settings: dict[str, Any], **changes: Any) -> None:
-        self.clock = ManualClock()
-        self.runner = FakeRunner(self.clock)
-        self.folder = tmp_path / "attempt"
-        self.handle = self.runner.launch(fake_spec(tmp_path, settings, **changes))
-
-    def run(self, every_s: float = 1.0, at_most_s: float = 1e6) -> int | None:
-        waited_s = 0.0
-        while self.runner.poll(self.handle).running and waited_s < at_most_s:
-            self.clock.sleep(every_s)
-            waited_s += every_s
-        return self.runner.poll(self.handle).exit_codes[0]
-
-    def events(self, kind: str, rank: int = 0) -> list[dict[str, Any]]:
-        lines = (self.folder / f"events-{rank}.ndjson").read_text().splitlines()
-        return [event for line in lines if (event := json.loads(line))["type"] == kind]
+class TestFakeRunnerThatDoesNotGrow(TestFakeRunner):
+    def make_runner(self) -> Runner:
+        return FakeRunner(self.clock, grows=False)
 
 
 def test_it_says_what_a_training_script_says(tmp_path: Path) -> None:

@@ -206,6 +206,30 @@ def test_each_worker_gets_a_gpu_of_its_own_until_it_ends(
     on_gpus.release(both)
 
 
+def test_grown_workers_get_free_gpus_and_those_of_ended_ones(
+    on_gpus: LocalRunner, tmp_path: Path
+) -> None:
+    first = on_gpus.launch(gpu_spec(tmp_path / "a", 1))
+    units = [
+        replace(gpu_spec(tmp_path / f"b{n}", 1), run_id=str(first.data["run_id"]), first_worker=n)
+        for n in (1, 2)
+    ]
+    units = [replace(unit, env={"WORLD_SIZE": "2"}) for unit in units]
+    handles = [first]
+    try:
+        handles.append(on_gpus.grow(first, units[0]))
+        with pytest.raises(RunnerError, match="2 are used") as caught:
+            on_gpus.grow(first, units[1])
+        assert caught.value.code == "environment.no_slot"
+        on_gpus.shrink(first, [0])
+        handles.append(on_gpus.grow(first, units[1]))
+        assert [h.data["gpus"] for h in handles] == [["GPU-0-test"], ["GPU-1-test"], ["GPU-0-test"]]
+    finally:
+        for handle in handles:
+            on_gpus.signal(handle, Signal.KILL)
+            on_gpus.release(handle)
+
+
 # ---- the machine
 
 
