@@ -79,7 +79,7 @@ def obstacle(state: State, wanted: Mapping[str, Any], levers: Collection[str]) -
     """Why this cannot be done, in one line; None when it can, or may be once all are ready."""
     crew = wanted.get("crew", state.crew)
     pulled = {name for name in _KNOBS if name in wanted and wanted[name] != _now(state, name)}
-    if crew != state.crew:
+    if set(crew) != set(state.crew):
         pulled.add("workers")
     if fixed := sorted(pulled - set(levers)):
         return f"this job cannot change {', '.join(fixed)} in flight"
@@ -107,6 +107,8 @@ def _now(state: State, name: str) -> object:
 
 def _crew_obstacle(state: State, crew: list[int]) -> str | None:
     members = {member["number"]: member for member in state.members}
+    if not crew:
+        return "a crew needs a worker"
     if len(set(crew)) != len(crew):
         return f"the crew {crew} names a worker twice"
     for number in crew:
@@ -114,8 +116,6 @@ def _crew_obstacle(state: State, crew: list[int]) -> str | None:
             return f"there is no worker {number}"
         if members[number]["exit_code"] is not None:
             return f"worker {number} has ended"
-    if not set(crew) & set(state.crew):
-        return f"nobody of the crew {crew} trains now, so nobody could hand over"
     return None
 
 

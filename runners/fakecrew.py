@@ -65,11 +65,17 @@ def kill(state: State, members: Collection[Member], now_t: float) -> None:
 
 
 def regroup(state: State, crew: list[int]) -> list[Member]:
-    """Make this the crew; those that leave, which exit with code 0."""
+    """Make this the crew; those that leave, which exit with code 0.
+
+    Those that stay keep their order and come before those that are new. When nobody stays, those
+    that leave have handed over.
+    """
     leaving = [member for member in training(state) if member["number"] not in crew]
     end(leaving, 0, state.t)
-    if crew != state.crew:
-        state.crew, state.generation = list(crew), state.generation + 1
+    if set(crew) != set(state.crew):
+        stay = [number for number in state.crew if number in crew]
+        state.crew = stay + [number for number in crew if number not in stay]
+        state.generation += 1
     return leaving
 
 

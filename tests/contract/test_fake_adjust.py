@@ -156,6 +156,32 @@ def test_those_that_leave_exit_with_0_and_the_next_one_leads(tmp_path: Path) -> 
     assert job.runner.poll(unit).exit_codes == (75,)
 
 
+def test_new_workers_take_over_from_all_that_trained(tmp_path: Path) -> None:
+    job = Simulated(tmp_path, {**STEADY, "samples": 12_800, "epochs": 2}, workers=2)
+    job.run(at_most_s=5)
+    unit = job.grow(2, workers=2)
+    job.ask("d1", crew=[3, 2])
+    assert job.run(at_most_s=20) == 0
+    assert job.runner.poll(job.handle).exit_codes == (0, 0)
+    assert [job.said(n)[-1]["type"] for n in (0, 1)] == ["left", "left"]
+    assert job.events("adjusted", 3)[0]["crew"] == [3, 2]
+    job.clock.sleep(100)
+    assert job.runner.poll(unit).exit_codes == (0, 0)
+    assert job.events("finished", 3)[0]["samples"] == 25_600
+    assert len(step_times(job)) == 200
+
+
+def test_those_that_stay_come_first_in_their_order(tmp_path: Path) -> None:
+    job = Simulated(tmp_path, STEADY, workers=2)
+    job.grow(2)
+    job.run(at_most_s=10)
+    job.ask("d1", crew=[2, 1, 0])
+    job.run(at_most_s=10)
+    job.ask("d2", crew=[2, 0, 1])
+    job.run(at_most_s=10)
+    assert [(e["crew"], e["generation"]) for e in job.events("adjusted")] == [([0, 1, 2], 1)] * 2
+
+
 def test_to_stop_one_unit_stops_the_crew(tmp_path: Path) -> None:
     job = Simulated(tmp_path, STEADY)
     unit = settled(job)
@@ -222,8 +248,7 @@ def test_a_global_batch_is_changed_with_its_learning_rate(
     ("wanted", "said"),
     [
         ({"crew": [0, 7]}, "no worker 7"),
-        ({"crew": [2]}, "nobody of the crew"),
-        ({"crew": []}, "nobody of the crew"),
+        ({"crew": []}, "needs a worker"),
         ({"crew": [0, 0]}, "twice"),
         ({"crew": [0, 3]}, "worker 3 has ended"),
         ({"global_batch": 1}, "too small for 2 workers"),
