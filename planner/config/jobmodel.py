@@ -30,6 +30,8 @@ KNOBS = (
     "workers",
     "micro_batch",
     "loader_workers",
+    "memory",
+    "move",
     "checkpoint_interval",
     "global_batch",
     "market",

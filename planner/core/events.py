@@ -23,6 +23,8 @@ EventType = Literal[
     "run.checkpoint",
     "run.interrupted",
     "run.unattended",
+    "run.adjusted",
+    "run.worker_lost",
     "run.resumed",
     "run.paused",
     "run.stopping",

@@ -52,9 +52,19 @@ class ProbeSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdjustPolicy:
-    """Which knobs may change in flight: freely, only after asking, or never."""
+    """Which knobs may change in flight: freely, only after asking, or never.
 
-    allow: tuple[str, ...] = ("workers", "micro_batch", "loader_workers", "checkpoint_interval")
+    One that stands in no list is asked about. `global_batch` needs `--allow-maths` in any case,
+    and nothing else: that says what `never` is to keep from happening unnoticed.
+    """
+
+    allow: tuple[str, ...] = (
+        "workers",
+        "micro_batch",
+        "loader_workers",
+        "memory",
+        "checkpoint_interval",
+    )
     ask: tuple[str, ...] = ()
     never: tuple[str, ...] = ("global_batch",)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from planner.core.redact import redact
@@ -73,7 +73,7 @@ def was_killed_for_memory(
     return peak_bytes >= NEAR_CAPACITY * capacity_bytes
 
 
-def guilty_rank(status: Status, errors: Sequence[str]) -> int:
+def guilty_rank(status: Status, errors: Sequence[str] | Mapping[int, str]) -> int:
     """The worker to blame: one that failed with a reason of its own, not for another's death.
 
     Args:
@@ -81,12 +81,13 @@ def guilty_rank(status: Status, errors: Sequence[str]) -> int:
         errors: The end of each one's standard errors, by rank.
     """
     failed = [w for w in status.workers if w.exit_code or w.state == WorkerState.LOST]
+    said = errors if isinstance(errors, Mapping) else dict(enumerate(errors))
 
     def blame(rank: int) -> tuple[bool, bool, int]:
-        line = last_error_line(errors[rank])
+        line = last_error_line(said[rank])
         return bool(line and _ECHO.search(line)), line is None, rank
 
-    ranks = [w.rank for w in failed if w.rank < len(errors)]
+    ranks = [w.rank for w in failed if w.rank in said]
     return min(ranks, key=blame, default=0)
 
 

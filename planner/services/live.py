@@ -116,7 +116,8 @@ class LiveServices:
         """Output of the job and of planner, from `cursor` on (None: from the start)."""
         from planner.services.runs.runlog import log_page
 
-        return log_page(self._state.run(run_id), self._shelf.plan(run_id), cursor)
+        self._shelf.plan(run_id)  # says so when there is no such run
+        return log_page(self._state.run(run_id), cursor)
 
     def pause(self, run_id: str) -> None:
         """Checkpoint, release, keep the plan.

@@ -113,37 +113,80 @@ class RunDir:
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptDir:
-    """The folder of one launch of one run."""
+class UnitDir:
+    """The folder of one launch of a runner. Its files are called by worker numbers."""
 
     path: Path
-
-    @property
-    def number(self) -> int:
-        """Counts the launches of the run, from 1."""
-        return int(self.path.name)
 
     @property
     def handle(self) -> Path:
         """The runner's `Handle`."""
         return self.path / "handle.json"
 
-    def events(self, rank: int) -> Path:
+    def events(self, worker: int) -> Path:
         """What one worker says."""
-        return self.path / f"events-{rank}.ndjson"
+        return self.path / f"events-{worker}.ndjson"
 
-    def out(self, rank: int) -> Path:
+    def out(self, worker: int) -> Path:
         """One worker's standard output."""
-        return self.path / f"worker-{rank}.out"
+        return self.path / f"worker-{worker}.out"
 
-    def err(self, rank: int) -> Path:
+    def err(self, worker: int) -> Path:
         """One worker's standard errors."""
-        return self.path / f"worker-{rank}.err"
+        return self.path / f"worker-{worker}.err"
 
     @property
     def output_times(self) -> Path:
         """When the output files had which size."""
         return self.path / "output-times.ndjson"
+
+    def printing(self) -> tuple[int, ...]:
+        """Numbers of the workers that have files for what they print, in order."""
+        return tuple(sorted(_numbers(self.path, _OUT)))
+
+    def speaking(self) -> tuple[int, ...]:
+        """Numbers of the workers that have an event file, in order."""
+        return tuple(sorted(_numbers(self.path, _EVENTS)))
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptDir(UnitDir):
+    """The folder of one attempt of a run: that of its first unit, later ones within it."""
+
+    @property
+    def number(self) -> int:
+        """Counts the attempts of the run, from 1."""
+        return int(self.path.name)
+
+    @property
+    def crew(self) -> Path:
+        """Through which the workers of this attempt find each other."""
+        return self.path / "crew"
+
+    def unit(self, first_worker: int) -> UnitDir:
+        """The folder of a unit that joined later, by the number of its first worker."""
+        return UnitDir(self.path / "units" / str(first_worker))
+
+    def units(self) -> dict[int, UnitDir]:
+        """The folders of all units, by the number of their first worker: the first one is 0."""
+        later = sorted(_numbers(self.path / "units", _NUMBER))
+        return {0: UnitDir(self.path)} | {first: self.unit(first) for first in later}
+
+
+_OUT = re.compile(r"worker-(\d+)\.(?:out|err)")
+_EVENTS = re.compile(r"events-(\d+)\.ndjson")
+_NUMBER = re.compile(r"(\d+)")
+
+
+def _numbers(folder: Path, pattern: re.Pattern[str]) -> set[int]:
+    """The numbers in the names of a folder's entries that fit; none where there is no folder."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except OSError as error:
+        raise store_error(error, "list", folder) from error
+    return {int(match[1]) for name in names if (match := pattern.fullmatch(name))}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from planner.core.errors import StoreError
 from planner.core.events import Event
 from planner.core.plan import Decision
 from planner.core.types import RunState
-from planner.store.codec import from_json, parse_datetime
+from planner.store.adjusted import AdjustLog
+from planner.store.codec import from_json
+from planner.store.fields import as_list, as_mapping, as_number, as_time, as_whole, keep
 from planner.store.series import SeriesBuffer
-
-T = TypeVar("T")
 
 _PROGRESS_SERIES = ("samples_per_s", "cpu", "gpu", "memory_bytes", "loader_wait")
 _RESTING = frozenset(
@@ -62,6 +62,7 @@ class RunRecord:
         times_s: Where the time of all ended attempts went, by name.
         command_ids: Requests already carried out.
         peak_memory_bytes: Largest peak of any worker so far.
+        adjust: What was changed, and what is in force.
     """
 
     run_id: str = ""
@@ -118,6 +119,7 @@ class RunRecord:
     warnings: list[str] = field(default_factory=list)
     series: dict[str, SeriesBuffer] = field(default_factory=dict)
     command_ids: set[str] = field(default_factory=set)
+    adjust: AdjustLog = field(default_factory=AdjustLog)
 
     @classmethod
     def replay(cls, events: Iterable[Event]) -> RunRecord:
@@ -161,7 +163,7 @@ class RunRecord:
             return
         was_resting, self.state = self.ended, state
         if self.ended and not was_resting:
-            self.idle_since = self.ended_at = _time(event.data.get("ended_at")) or event.ts
+            self.idle_since = self.ended_at = as_time(event.data.get("ended_at")) or event.ts
         elif was_resting and not self.ended:
             if self.idle_since is not None:
                 self.idle_s += (event.ts - self.idle_since).total_seconds()
@@ -172,13 +174,14 @@ class RunRecord:
         self.run_id = event.run_id or self.run_id
         self.created_at = event.ts
         self.name = str(data.get("name", self.name))
-        self.budget_microusd = _whole(data.get("budget_microusd"))
-        self.deadline_at = _time(data.get("deadline_at"))
+        self.budget_microusd = as_whole(data.get("budget_microusd"))
+        self.deadline_at = as_time(data.get("deadline_at"))
 
     def _provisioning(self, event: Event, data: Mapping[str, Any]) -> None:
-        attempt = _whole(data.get("attempt")) or self.attempt
+        attempt = as_whole(data.get("attempt")) or self.attempt
         if attempt != self.attempt:
             self._go_back()
+            self.adjust.attempt()
         self.attempt = attempt
         self.attempt_first_step = None
         self.acquired_at = None
@@ -191,34 +194,41 @@ class RunRecord:
 
     def _stand_at(self, kept: Checkpoint) -> None:
         self.step = kept.step
-        self.epoch = _keep(kept.epoch, self.epoch)
-        self.samples = _keep(kept.samples, self.samples)
+        self.epoch = keep(kept.epoch, self.epoch)
+        self.samples = keep(kept.samples, self.samples)
         self.progress = self._fraction()
 
     def _fraction(self) -> float:
         return min(1.0, self.step / self.steps_total) if self.steps_total else 0.0
 
     def _acquired(self, event: Event, data: Mapping[str, Any]) -> None:
+        self._price(event, data)
+        if "unit" in data:
+            self._money(event, data)
+            return
         self.holding = True
         self.acquired_at = self.spent_at = event.ts
-        self._price(event, data)
 
     def _price(self, _event: Event, data: Mapping[str, Any]) -> None:
-        self.usd_per_h = _number(data.get("usd_per_h")) or 0.0
+        self.usd_per_h = as_number(data.get("usd_per_h")) or 0.0
         self.price_source = data.get("source", self.price_source)
 
     def _released(self, event: Event, data: Mapping[str, Any]) -> None:
+        if "unit" in data:
+            self._price(event, data)
+            self._money(event, data)
+            return
         self.holding = False
-        self.released_attempt = _whole(data.get("attempt")) or self.released_attempt
-        self.released_at = _time(data.get("ended_at")) or event.ts
+        self.released_attempt = as_whole(data.get("attempt")) or self.released_attempt
+        self.released_at = as_time(data.get("ended_at")) or event.ts
         self._money(event, data)
-        self.held_s += _number(data.get("held_s")) or 0.0
-        for name, value in _mapping(data.get("times_s")).items():
-            if (seconds := _number(value)) is not None:
+        self.held_s += as_number(data.get("held_s")) or 0.0
+        for name, value in as_mapping(data.get("times_s")).items():
+            if (seconds := as_number(value)) is not None:
                 self.times_s[name] = self.times_s.get(name, 0.0) + seconds
 
     def _money(self, event: Event, data: Mapping[str, Any]) -> None:
-        spent = _whole(data.get("spent_microusd"))
+        spent = as_whole(data.get("spent_microusd"))
         if spent is not None:
             self.spent_at = event.ts
             self.spent_microusd = max(self.spent_microusd, spent)
@@ -228,44 +238,45 @@ class RunRecord:
         self.reason = None
 
     def _resumed(self, _event: Event, data: Mapping[str, Any]) -> None:
-        step = _whole(data.get("step")) or 0
+        step = as_whole(data.get("step")) or 0
         self.steps_redone += max(0, self.reached_step - step)
         self.reached_step = 0
         self.step = self.attempt_first_step = step
-        self.epoch = _keep(_whole(data.get("epoch")), self.epoch)
+        self.epoch = keep(as_whole(data.get("epoch")), self.epoch)
         self.progress = self._fraction()
 
     def _progress(self, event: Event, data: Mapping[str, Any]) -> None:
         self._money(event, data)
-        self.step = _keep(_whole(data.get("step")), self.step)
-        self.epoch = _keep(_whole(data.get("epoch")), self.epoch)
-        self.samples = _keep(_whole(data.get("samples")), self.samples)
-        self.steps_total = _keep(_whole(data.get("steps_total")), self.steps_total)
-        self.epochs = _keep(_number(data.get("epochs")), self.epochs)
-        self.progress = _keep(_number(data.get("progress")), self.progress)
-        self.samples_per_s = _number(data.get("samples_per_s"))
-        self.loader_wait = _number(data.get("loader_wait"))
-        self.p_deadline = _number(data.get("p_deadline"))
-        self.p_budget = _number(data.get("p_budget"))
-        peak = _whole(data.get("peak_memory_bytes"))
+        self.adjust.told(data)
+        self.step = keep(as_whole(data.get("step")), self.step)
+        self.epoch = keep(as_whole(data.get("epoch")), self.epoch)
+        self.samples = keep(as_whole(data.get("samples")), self.samples)
+        self.steps_total = keep(as_whole(data.get("steps_total")), self.steps_total)
+        self.epochs = keep(as_number(data.get("epochs")), self.epochs)
+        self.progress = keep(as_number(data.get("progress")), self.progress)
+        self.samples_per_s = as_number(data.get("samples_per_s"))
+        self.loader_wait = as_number(data.get("loader_wait"))
+        self.p_deadline = as_number(data.get("p_deadline"))
+        self.p_budget = as_number(data.get("p_budget"))
+        peak = as_whole(data.get("peak_memory_bytes"))
         if peak is not None:
             self.peak_memory_bytes = max(peak, self.peak_memory_bytes or 0)
         eta = data.get("eta_s")
-        numbers = [_number(value) for value in eta] if isinstance(eta, list) else []
+        numbers = [as_number(value) for value in eta] if isinstance(eta, list) else []
         known = tuple(value for value in numbers if value is not None)
         self.eta_quantiles = known if known and len(known) == len(numbers) else None
         for name in _PROGRESS_SERIES:
             self._point(name, event.ts, data.get(name))
 
     def _point(self, name: str, at: datetime, value: object) -> None:
-        number = _number(value)
+        number = as_number(value)
         if number is not None and self.started_at is not None:
             buffer = self.series.setdefault(name, SeriesBuffer())
             buffer.add((at - self.started_at).total_seconds(), number)
 
     def _metric(self, event: Event, data: Mapping[str, Any]) -> None:
-        for name, value in _mapping(data.get("values")).items():
-            number = _number(value)
+        for name, value in as_mapping(data.get("values")).items():
+            number = as_number(value)
             if number is None:
                 continue
             self.metrics[name] = number
@@ -275,27 +286,28 @@ class RunRecord:
 
     def _checkpoint(self, event: Event, data: Mapping[str, Any]) -> None:
         self.checkpoints += 1
-        self.checkpoint_bytes += _whole(data.get("bytes")) or 0
+        self.adjust.lost = 0
+        self.checkpoint_bytes += as_whole(data.get("bytes")) or 0
         self.checkpoint = Checkpoint(
             at=event.ts,
-            step=_whole(data.get("step")) or 0,
-            epoch=_whole(data.get("epoch")),
-            samples=_whole(data.get("samples")),
+            step=as_whole(data.get("step")) or 0,
+            epoch=as_whole(data.get("epoch")),
+            samples=as_whole(data.get("samples")),
             path=data.get("path"),
-            bytes=_whole(data.get("bytes")),
-            duration_s=_number(data.get("duration_s")),
+            bytes=as_whole(data.get("bytes")),
+            duration_s=as_number(data.get("duration_s")),
             reason=data.get("reason"),
         )
         if self.checkpoint.step > self.step:
             self._stand_at(self.checkpoint)
 
     def _interrupted(self, _event: Event, data: Mapping[str, Any]) -> None:
-        self.interruptions += 1
+        self.interruptions += data.get("cause") != "adjusted"
         self.reason = data.get("reason", self.reason)
         self._unattended(_event, data)
 
     def _unattended(self, _event: Event, data: Mapping[str, Any]) -> None:
-        self.idle_s += _number(data.get("unattended_s")) or 0.0
+        self.idle_s += as_number(data.get("unattended_s")) or 0.0
 
     def _stopping(self, _event: Event, data: Mapping[str, Any]) -> None:
         self.stop_reason = data.get("reason", self.stop_reason)
@@ -303,26 +315,36 @@ class RunRecord:
     def _finished(self, event: Event, data: Mapping[str, Any]) -> None:
         self._money(event, data)
         self.reason = data.get("reason")
-        self.failure_log = tuple(str(line) for line in _list(data.get("log")))
-        self.exit_codes = tuple(_whole(code) for code in _list(data.get("exit_codes")))
-        self.step = _keep(_whole(data.get("step")), self.step)
-        self.progress = _keep(_number(data.get("progress")), self.progress)
+        self.failure_log = tuple(str(line) for line in as_list(data.get("log")))
+        self.exit_codes = tuple(as_whole(code) for code in as_list(data.get("exit_codes")))
+        self.step = keep(as_whole(data.get("step")), self.step)
+        self.progress = keep(as_number(data.get("progress")), self.progress)
         self.eta_quantiles = None
 
-    def _command(self, _event: Event, data: Mapping[str, Any]) -> None:
-        if isinstance(data.get("id"), str):
+    def _command(self, event: Event, data: Mapping[str, Any]) -> None:
+        if isinstance(data.get("id"), str) and data["id"] not in self.command_ids:
             self.command_ids.add(data["id"])
+            self.adjust.command(event, self.idle_s)
+
+    def _adjusted(self, event: Event, data: Mapping[str, Any]) -> None:
+        self._money(event, data)
+        self._price(event, data)
+        self.adjust.adjusted(event)
+
+    def _worker_lost(self, _event: Event, _data: Mapping[str, Any]) -> None:
+        self.adjust.lost += 1
 
     def _extended(self, data: Mapping[str, Any]) -> None:
         if "budget_microusd" in data:
-            self.budget_microusd = _whole(data["budget_microusd"])
+            self.budget_microusd = as_whole(data["budget_microusd"])
             self.p_budget = None  # it was the chance to keep the limit before
         if "deadline_at" in data:
-            self.deadline_at = _time(data["deadline_at"])
+            self.deadline_at = as_time(data["deadline_at"])
             self.p_deadline = None
 
-    def _decision(self, _event: Event, data: Mapping[str, Any]) -> None:
+    def _decision(self, event: Event, data: Mapping[str, Any]) -> None:
         self._extended(data)
+        self.adjust.decision(event)
         try:
             decision = from_json(Decision, data)
         except StoreError:
@@ -348,6 +370,8 @@ _HANDLERS = {
     "run.metric": RunRecord._metric,
     "run.checkpoint": RunRecord._checkpoint,
     "run.interrupted": RunRecord._interrupted,
+    "run.adjusted": RunRecord._adjusted,
+    "run.worker_lost": RunRecord._worker_lost,
     "run.unattended": RunRecord._unattended,
     "run.stopping": RunRecord._stopping,
     "run.paused": RunRecord._finished,
@@ -359,30 +383,3 @@ _HANDLERS = {
     "guard.stop": RunRecord._warning,
     "resource.leaked": RunRecord._warning,
 }
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _time(value: object) -> datetime | None:
-    try:
-        return parse_datetime(str(value))
-    except ValueError:
-        return None
-
-
-def _list(value: object) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else []
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _keep(new: T | None, old: T) -> T:
-    return old if new is None else new

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 
-from planner.services.supervisor import attempt as supervisor_attempt
+from planner.services.supervisor import launcher as supervisor_launcher
 from planner.services.supervisor import process as supervisor
 from planner.store.journal import Journal
 
@@ -28,7 +28,7 @@ def main() -> int:
     if place == "stage":
         supervisor.stage_sdk = die  # type: ignore[assignment]
     elif place == "handle":
-        supervisor_attempt.save = die
+        supervisor_launcher.save = die
     else:
         append = Journal.append
 

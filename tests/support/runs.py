@@ -120,6 +120,8 @@ def fake_estimate(
     goal: Goal | None = None,
     usd_per_h: float = 3.6,
     workers: int = 1,
+    slots: int | None = None,
+    levers: tuple[str, ...] | None = None,
     faults: tuple[str, ...] = (),
     planned_run_s: float | None = None,
     job_changes: dict[str, Any] | None = None,
@@ -129,8 +131,9 @@ def fake_estimate(
     """An estimate whose one option runs on the simulated runner. 3.6 $/h is 0.001 $ a second."""
     truth = Law(**{**{"samples": 1000, "epochs": 2, "global_batch": 10, "sample_s": 0.05}, **law})
     micro = -(-truth.global_batch // workers)
-    settings = {**truth_settings(truth), "slots": workers, "usd_per_slot_h": usd_per_h / workers}
-    settings |= {"gpu": "", "faults": faults}
+    settings = {**truth_settings(truth), "usd_per_slot_h": usd_per_h / workers}
+    settings |= {"slots": slots or workers, "gpu": "", "faults": faults}
+    settings |= {} if levers is None else {"levers": levers}
     job = JobSpec(
         name="digits",
         command=("train",),

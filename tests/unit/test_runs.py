@@ -363,7 +363,7 @@ def test_a_long_log_comes_in_pages_and_in_order(shop, monkeypatch):
 def test_notes_of_a_job_that_prints_for_weeks_stay_few_and_close_enough(tmp_path):
     folder, at = StateDir(tmp_path).run("r-0001").attempt(1), START
     folder.path.mkdir(parents=True)
-    notes = OutputNotes(folder, 1)
+    notes = OutputNotes(folder)
     for look in range(100_000):
         os.truncate(folder.out(0), look + 1) if look else folder.out(0).write_bytes(b"x")
         notes.take(at)

@@ -453,7 +453,7 @@ def test_a_disk_without_room_for_the_handle_leaves_nothing_running(tmp_path, mon
     def full(path, obj):
         raise StoreError(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr("planner.services.supervisor.attempt.save", full)
+    monkeypatch.setattr("planner.services.supervisor.launcher.save", full)
     assert case.go() is RunState.FAILED
     assert "No space left" in case.record.reason
     assert case.left_running() == []
@@ -681,8 +681,8 @@ def test_the_report_tells_where_the_time_of_every_attempt_went(tmp_path):
 def leave(case):
     """What the workers of a dead supervisor do, told by the system: checkpoint and go."""
     for number in range(1, case.record.attempt + 1):
-        path = case.run.attempt(number).handle
-        if path.exists():
+        units = case.run.attempt(number).units().values()
+        for path in [unit.handle for unit in units if unit.handle.exists()]:
             handle = load(Handle, path)
             case.runner.signal(handle, Signal.STOP)
             while case.runner.poll(handle).running:

@@ -14,7 +14,7 @@ from planner.core.clock import Clock
 from planner.core.errors import StoreError
 from planner.store.files import read_json, store_error, write_atomic
 
-Action = Literal["pause", "cancel", "checkpoint", "extend"]
+Action = Literal["pause", "cancel", "checkpoint", "extend", "adjust"]
 _ACTIONS: frozenset[str] = frozenset(get_args(Action))
 
 

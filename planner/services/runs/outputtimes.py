@@ -15,31 +15,29 @@ from pathlib import Path
 from typing import Any
 
 from planner.store.files import json_line
-from planner.store.layout import AttemptDir
+from planner.store.layout import UnitDir
 
 _DETAIL = 1e-4
 """Between two notes, as a part of the attempt's age: 9 s after a day, so that notes stay few."""
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
-def output_files(folder: AttemptDir, workers: int) -> Iterator[tuple[int, Path]]:
-    """What the workers print to, each with its rank."""
-    for rank in range(workers):
-        yield rank, folder.out(rank)
-        yield rank, folder.err(rank)
+def output_files(folder: UnitDir) -> Iterator[tuple[int, Path]]:
+    """What the workers of a launch print to, each with its number. Raises `StoreError`."""
+    for worker in folder.printing():
+        yield worker, folder.out(worker)
+        yield worker, folder.err(worker)
 
 
 class OutputNotes:
-    """Writes the notes of one attempt.
+    """Writes the notes of one launch.
 
     Args:
-        folder: The attempt.
-        workers: How many print.
+        folder: The launch's.
     """
 
-    def __init__(self, folder: AttemptDir, workers: int) -> None:
+    def __init__(self, folder: UnitDir) -> None:
         self._folder = folder
-        self._workers = workers
         self._sizes: dict[str, int] | None = None
         self._first: datetime | None = None
         self._due = _LONG_AGO
@@ -56,7 +54,7 @@ class OutputNotes:
             return
         before = self._sizes or {}
         grown: dict[str, int] = {}
-        for _, path in output_files(self._folder, self._workers):
+        for _, path in output_files(self._folder):
             with suppress(FileNotFoundError):  # a worker that has not started yet
                 size = path.stat().st_size
                 if size > before.get(path.name, 0):
@@ -72,17 +70,17 @@ class OutputNotes:
 
 
 class OutputTimes:
-    """Reads the notes of one attempt.
+    """Reads the notes of one launch.
 
     Args:
-        folder: The attempt.
+        folder: The launch's.
         offset: Byte of the notes to start at, from `settled`.
 
     Attributes:
         known: Whether there are notes at all.
     """
 
-    def __init__(self, folder: AttemptDir, offset: int = 0) -> None:
+    def __init__(self, folder: UnitDir, offset: int = 0) -> None:
         self._notes: list[tuple[int, dict[str, Any]]] = []
         self._offset = offset
         self._until: dict[str, tuple[list[int], list[datetime]]] = {}

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from planner.core.events import Event
-from planner.core.plan import Plan
 from planner.core.redact import redact
 from planner.core.units import format_bytes, format_duration, format_money
 from planner.services.api import LogLine, LogPage
 from planner.services.runs.outputtimes import OutputTimes, output_files
 from planner.store.journal import JournalReader
-from planner.store.layout import RunDir
+from planner.store.layout import RunDir, UnitDir
 
 _PAGE_BYTES = 256 * 1024
 """Most bytes of one file in one page; a reader that is behind asks again."""
@@ -35,7 +34,7 @@ class _Said:
     line: LogLine
 
 
-def log_page(run: RunDir, plan: Plan, cursor: Mapping[str, int] | None) -> LogPage:
+def log_page(run: RunDir, cursor: Mapping[str, int] | None) -> LogPage:
     """New lines of all sources since `cursor`, in the order in which they came.
 
     The time of what the job printed is when the supervisor saw it. Where a page cannot hold all of
@@ -47,20 +46,19 @@ def log_page(run: RunDir, plan: Plan, cursor: Mapping[str, int] | None) -> LogPa
     at = dict(cursor or {})
     said: list[_Said] = []
     cut_at: list[datetime] = []
-    notes: dict[int, OutputTimes] = {}
-    for number in _attempts(run):
-        folder = run.attempt(number)
-        notes[number] = OutputTimes(folder, at.get(f"{number}/times", 0))
-        for rank, path in output_files(folder, plan.option.resources.workers):
-            key = f"{number}/{path.name}"
-            new, at[key], cut = _new_lines(path, key, at.get(key, 0), rank, notes[number])
+    notes: dict[str, OutputTimes] = {}
+    for unit, folder in _units(run):
+        notes[unit] = OutputTimes(folder, at.get(f"{unit}/times", 0))
+        for worker, path in output_files(folder):
+            key = f"{unit}/{path.name}"
+            new, at[key], cut = _new_lines(path, key, at.get(key, 0), worker, notes[unit])
             said += new
             cut_at += [new[-1].when] if cut and new else []
     horizon = min(cut_at, default=None)
     lines = [*_up_to(horizon, said, at), *_journal_lines(run.journal, horizon, at)]
-    for number, times in notes.items():
-        read = {name: at[f"{number}/{name}"] for name in _names(at, number)}
-        at[f"{number}/times"] = times.settled(read)
+    for unit, times in notes.items():
+        read = {name: at[f"{unit}/{name}"] for name in _names(at, unit)}
+        at[f"{unit}/times"] = times.settled(read)
     lines.sort(key=lambda timed: timed[0])
     return LogPage(lines=tuple(line for _, line in lines), cursor=at, more=horizon is not None)
 
@@ -95,17 +93,21 @@ def _journal_lines(
         at[_JOURNAL] = reader.offset
 
 
-def _names(at: Mapping[str, int], number: int) -> list[str]:
-    """The output files of an attempt that a cursor knows."""
-    mine = [key.partition("/") for key in at if key.startswith(f"{number}/worker-")]
+def _names(at: Mapping[str, int], unit: str) -> list[str]:
+    """The output files of a launch that a cursor knows."""
+    mine = [key.partition("/") for key in at if key.startswith(f"{unit}/worker-")]
     return [name for _, _, name in mine]
 
 
-def _attempts(run: RunDir) -> list[int]:
+def _units(run: RunDir) -> Iterator[tuple[str, UnitDir]]:
+    """The folders of all launches, in order, each with its name in a cursor."""
     try:
-        return sorted(int(p.name) for p in run.attempts.iterdir() if p.name.isdigit())
+        numbers = sorted(int(p.name) for p in run.attempts.iterdir() if p.name.isdigit())
     except FileNotFoundError:
-        return []
+        return
+    for number in numbers:
+        for first, folder in run.attempt(number).units().items():
+            yield (f"{number}.{first}" if first else str(number)), folder
 
 
 def _new_lines(
@@ -159,6 +161,8 @@ def _checkpoint(data: Mapping[str, Any]) -> str:
 
 
 def _released(data: Mapping[str, Any]) -> str:
+    if "unit" in data:
+        return f"worker {_listed(data.get('workers'))} released"
     spent, held = data.get("spent_microusd"), data.get("held_s")
     text = "everything released"
     if isinstance(held, int | float):
@@ -172,6 +176,22 @@ def _finished(data: Mapping[str, Any]) -> str:
     return f"run {state}: {reason}" if reason else f"run {state}"
 
 
+def _adjusted(data: Mapping[str, Any]) -> str:
+    workers, stall, down = data.get("workers"), data.get("stall_s"), data.get("downtime_s")
+    text = f"changed at step {data.get('step')}: {workers} worker{'s' * (workers != 1)}"
+    if data.get("micro_batch"):
+        text += f", micro-batch {data.get('micro_batch')} x {data.get('accumulation')}"
+    if isinstance(stall, int | float):
+        text += f"; stall {stall:.2f} s"
+    if isinstance(down, int | float):
+        text += f"; {down:.1f} s from the request"
+    return text
+
+
+def _listed(value: object) -> str:
+    return ", ".join(str(part) for part in value) if isinstance(value, list) else "?"
+
+
 def _decision(data: Mapping[str, Any]) -> str:
     return f"decision: {data.get('action')} ({data.get('why')})"
 
@@ -182,6 +202,8 @@ _TEXTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "run.started": lambda d: f"{d.get('workers')} worker{'s' * (d.get('workers') != 1)} started",
     "run.resumed": lambda d: f"goes on from step {d.get('step')}",
     "run.interrupted": lambda d: f"interrupted: {d.get('reason')}",
+    "run.adjusted": _adjusted,
+    "run.worker_lost": lambda d: f"worker {d.get('worker')} was lost: {d.get('reason')}",
     "run.unattended": lambda d: (
         f"nobody looked after it for {format_duration(float(d.get('unattended_s') or 0.0))}"
     ),

@@ -9,8 +9,9 @@ from typing import Any
 from planner.core.errors import PlannerError
 from planner.core.plan import Plan
 from planner.services.runs.runlock import supervised_here
+from planner.services.supervisor.heard import Heard
 from planner.services.supervisor.progress import Progress
-from planner.store.files import NdjsonTail, load
+from planner.store.files import load
 from planner.store.layout import RunDir
 from planner.store.record import Checkpoint, RunRecord
 from runners.base import Handle, WorkerState
@@ -31,12 +32,17 @@ class Unheard:
         self._run = run
         self._folder = run.attempt(attempt)
         self._progress = Progress(plan)
-        self._tail = NdjsonTail(self._folder.events(0))
+        self._heard = Heard(self._folder)
+        self._expects = plan.option.knobs.global_batch
         self._checkpoint: Checkpoint | None = None
         self._left = False
 
     def amended(self, record: RunRecord) -> RunRecord:
         """A copy of the record that tells what was not heard, as far as it can be found out."""
+        now = record.adjust.in_force
+        if now is not None and now.knobs.global_batch != self._expects:
+            self._expects = now.knobs.global_batch
+            self._progress.expect(now)
         self._look()
         found, progress, kept = copy(record), self._progress, self._checkpoint
         if progress.steps_seen or progress.finished:
@@ -52,9 +58,10 @@ class Unheard:
 
     def _look(self) -> None:
         try:
-            while events := self._tail.read_new():
-                for event in events:
-                    self._take(event)
+            while batch := self._heard.new():
+                for _, event, leads in batch:
+                    if leads:
+                        self._take(event)
             self._left = self._left or self._workers_left()
         except PlannerError:
             return  # what cannot be found out stays as the journal has it
@@ -73,10 +80,11 @@ class Unheard:
 
     def _workers_left(self) -> bool:
         """Whether it is known of each worker that it has ended."""
+        handles = [unit.handle for unit in self._folder.units().values()]
         if not self._folder.handle.exists():
             return False
-        handle = load(Handle, self._folder.handle)
-        workers = get_runner(handle.runner).poll(handle).workers
+        found = [load(Handle, path) for path in handles if path.exists()]
+        workers = [w for handle in found for w in get_runner(handle.runner).poll(handle).workers]
         ended = {WorkerState.EXITED}
         if supervised_here(self._run):
             ended.add(WorkerState.LOST)  # seen from another machine it may run all the same

@@ -5,23 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Any
 
-from planner.core.errors import CleanupError, PlannerError, RunnerError, StoreError
+from planner.core.errors import CleanupError, RunnerError, StoreError
 from planner.core.events import EventType
 from planner.core.plan import Plan
 from planner.core.types import RunState
-from planner.services.supervisor.attempt import Attempt, release
+from planner.services.supervisor.attempt import Attempt
 from planner.services.supervisor.book import LoopSettings, RunBook
 from planner.services.supervisor.controlfile import ControlFile
+from planner.services.supervisor.launcher import RunnerOf
+from planner.services.supervisor.leftbehind import (
+    all_said,
+    attempt_of,
+    remove_strays,
+    unreleased,
+    workers_of,
+)
+from planner.services.supervisor.made import emit_made, made_of
 from planner.services.supervisor.outcome import TARGETS
 from planner.services.supervisor.progress import Progress
-from planner.services.supervisor.watch import checkpoint_data
+from planner.services.supervisor.sayings import checkpoint_data
+from planner.services.supervisor.units import release
 from planner.store.codec import datetime_text
-from planner.store.files import load
 from planner.store.layout import AttemptDir
 from planner.store.record import RunRecord
-from runners.base import Handle, Leftover, Runner, Signal, WorkerStatus
+from runners.base import Signal, WorkerStatus
 
 _UNATTENDED = (RunState.PROVISIONING, RunState.RUNNING)
 _SLOWEST_START_S = 30.0
@@ -37,7 +46,7 @@ class _End:
     exit_codes: tuple[int | None, ...]
 
 
-def adopt(book: RunBook, runner: Runner, control: ControlFile, settings: LoopSettings) -> None:
+def adopt(book: RunBook, runner_of: RunnerOf, control: ControlFile, settings: LoopSettings) -> None:
     """Bring a run that nobody watches to a state from which it can go on. Repeatable.
 
     Workers that still run are asked to checkpoint and leave, and get the time for it; whatever is
@@ -53,12 +62,12 @@ def adopt(book: RunBook, runner: Runner, control: ControlFile, settings: LoopSet
         book.warn("journal.repaired", text, bytes=book.journal.torn_bytes)
     finished = False
     ended_at: datetime | None = None
-    for attempt in _unreleased(book):
-        end = _settle(book, runner, control, attempt, settings, heard_at=heard_at)
+    for attempt in unreleased(book, runner_of):
+        end = _settle(book, control, attempt, settings, heard_at=heard_at)
         progress = _catch_up(book, attempt)
         finished = _is_done(book.plan, progress, end)
         ended_at = end.at
-    were_running = _remove_strays(book, runner)
+    were_running = remove_strays(book, runner_of)
     unnamed = _unnamed(book)
     if unnamed is not None:
         ended_at = book.clock.now() if were_running else _last_sign(unnamed, book, heard_at)
@@ -71,24 +80,6 @@ def _released_at(record: RunRecord) -> datetime | None:
     released = record.released_attempt == record.attempt
     unsaid = record.state in (*_UNATTENDED, RunState.STOPPING)
     return record.released_at if released and unsaid else None
-
-
-def _unreleased(book: RunBook) -> list[Attempt]:
-    """Attempts that were started and whose release is not in the journal, oldest first."""
-    found = []
-    record = book.record
-    for number in range(record.released_attempt + 1, record.attempt + 1):
-        folder = book.run.attempt(number)
-        if not folder.handle.exists():
-            continue
-        try:
-            handle = load(Handle, folder.handle)
-        except StoreError as error:
-            book.warn("handle.damaged", error.text)  # its processes are found by their mark
-            continue
-        workers = book.plan.option.resources.workers
-        found.append(Attempt(folder, handle, workers, record.acquired_at or book.clock.now()))
-    return found
 
 
 def _unnamed(book: RunBook) -> AttemptDir | None:
@@ -105,7 +96,6 @@ def _unnamed(book: RunBook) -> AttemptDir | None:
 
 def _settle(
     book: RunBook,
-    runner: Runner,
     control: ControlFile,
     attempt: Attempt,
     settings: LoopSettings,
@@ -113,23 +103,25 @@ def _settle(
     heard_at: datetime | None,
 ) -> _End:
     """End one old attempt in good order, and bill it until it was last alive."""
-    asked = _leave_in_order(runner, attempt, control, book, settings)
-    release(book, runner, attempt.handle)
-    workers = _workers(runner, attempt.handle)
+    asked = _leave_in_order(attempt, control, book, settings)
+    times_s = _times_s(book, attempt)
+    workers = workers_of(attempt)
+    for unit in attempt.units:
+        release(book, unit)
+    workers = workers_of(attempt) or workers
     if asked:
         at = book.clock.now()
     else:
         at = _ended_at(workers, book) or _last_sign(attempt.folder, book, heard_at)
-    _bill(book, attempt.folder.number, at, _times_s(book, attempt))
+    _bill(book, attempt.folder.number, at, times_s)
     return _End(at=at, asked=asked, exit_codes=tuple(w.exit_code for w in workers))
 
 
 def _times_s(book: RunBook, attempt: Attempt) -> dict[str, float]:
     """Where an attempt's time went, by name, as far as its workers told."""
     progress = Progress(book.plan)
-    said = Attempt(attempt.folder, attempt.handle, attempt.workers, attempt.launched_at)
-    for rank, event in said.events():
-        if rank == 0:
+    for _, event, leads in all_said(attempt):
+        if leads:
             progress.take(event)
     return progress.times_s
 
@@ -158,24 +150,24 @@ def _bill(
 
 
 def _leave_in_order(
-    runner: Runner, attempt: Attempt, control: ControlFile, book: RunBook, settings: LoopSettings
+    attempt: Attempt, control: ControlFile, book: RunBook, settings: LoopSettings
 ) -> bool:
     """Ask workers that still run to checkpoint and leave; whether there were any.
 
     One that evaluates hears of it only afterwards, and gets the time for that.
     """
     clock, progress = book.clock, Progress(book.plan)
-    said = Attempt(attempt.folder, attempt.handle, attempt.workers, attempt.launched_at)
+    reader = attempt_of(attempt.folder, attempt.units, attempt.launched_at)
     began_s = clock.monotonic_s()
     asked = False
     try:
-        while runner.poll(attempt.handle).running:
+        while attempt.poll().running:
             if not asked:
                 asked = True
                 _ask_stop(control, book)
-                runner.signal(attempt.handle, Signal.STOP)
-            for rank, event in said.events():
-                if rank == 0:
+                attempt.signal(Signal.STOP)
+            for _, event, leads in reader.said():
+                if leads:
                     progress.take(event)
             tail_s = max(2 * progress.expected_tail_s, book.plan.job.hang_timeout_s)
             grace_s = settings.stop_grace_s + 3 * progress.stop_s(0.0)
@@ -194,13 +186,6 @@ def _ask_stop(control: ControlFile, book: RunBook) -> None:
         book.warn("control.failed", f"the control file cannot be written: {error.text}")
 
 
-def _workers(runner: Runner, handle: Handle) -> tuple[WorkerStatus, ...]:
-    try:
-        return runner.poll(handle).workers
-    except (RunnerError, CleanupError):
-        return ()
-
-
 def _ended_at(workers: Sequence[WorkerStatus], book: RunBook) -> datetime | None:
     """When the last worker ended, if that is known of each; never after now."""
     times = [w.ended_t for w in workers if w.ended_t is not None]
@@ -211,7 +196,8 @@ def _ended_at(workers: Sequence[WorkerStatus], book: RunBook) -> datetime | None
 
 def _last_sign(folder: AttemptDir, book: RunBook, heard_at: datetime | None) -> datetime:
     """When workers or their supervisor last wrote anything; never after now."""
-    times = [path.stat().st_mtime for path in folder.path.iterdir() if path.is_file()]
+    folders = [unit.path for unit in folder.units().values()]
+    times = [p.stat().st_mtime for path in folders for p in path.iterdir() if p.is_file()]
     seen = datetime.fromtimestamp(max(times, default=0.0), UTC)
     return min(book.clock.now(), max(seen, heard_at or seen))
 
@@ -220,14 +206,17 @@ def _catch_up(book: RunBook, attempt: Attempt) -> Progress:
     """Journal what the workers said and nobody heard; how far they came."""
     record = book.record
     progress = Progress(book.plan)
+    progress.expect(book.in_force)
     known = record.checkpoint.step if record.checkpoint else -1
     metrics: dict[tuple[str, ...], dict[str, object]] = {}
-    for rank, event in attempt.events():
+    for _, event, leads in all_said(attempt):
         kind = event.get("type")
         if kind == "memory":
             progress.take_memory(event)
-        if rank != 0:
+        if not leads:
             continue
+        if kind == "adjusted":
+            _adjusted(book, attempt, event, progress)
         progress.take(event)
         step = event.get("step")
         if kind == "checkpoint" and isinstance(step, int) and step > known:
@@ -255,29 +244,18 @@ def _catch_up(book: RunBook, attempt: Attempt) -> Progress:
     return progress
 
 
-def _remove_strays(book: RunBook, runner: Runner) -> bool:
-    """End whatever of this run still exists without a handle, a launch that was cut short.
-
-    Whether there was anything.
-    """
-    found = False
-    try:
-        for stray in runner.leftovers():
-            if _is_ours(stray, book):
-                found = True
-                runner.remove(stray)
-    except PlannerError as error:
-        if isinstance(error, StoreError):
-            raise
-        book.emit("resource.leaked", {"text": f"{error.text} ({error.hint or 'planner clean'})"})
-    return found
-
-
-def _is_ours(stray: Leftover, book: RunBook) -> bool:
-    if stray.run_id != book.run.run_id:
-        return False
-    folder = stray.attempt_dir
-    return folder is None or Path(folder).resolve().is_relative_to(book.run.path.resolve())
+def _adjusted(
+    book: RunBook, attempt: Attempt, event: Mapping[str, Any], progress: Progress
+) -> None:
+    """A change that was made and nobody heard of: it is in force all the same."""
+    decision_id = event.get("id")
+    change = book.record.adjust.find(decision_id) if isinstance(decision_id, str) else None
+    if change is None or not change.pending:
+        return
+    target = book.record.adjust.targets.get(change.id or "", book.in_force)
+    made = made_of(event, target, attempt, book, change)
+    emit_made(book, change.id, made)
+    progress.expect(made.in_force)
 
 
 def _is_done(plan: Plan, progress: Progress, end: _End) -> bool:

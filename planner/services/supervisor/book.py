@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from planner.core.adjust import InForce, planned
 from planner.core.clock import Clock
 from planner.core.events import EventType
 from planner.core.lifecycle import check_move
@@ -37,6 +38,11 @@ class LoopSettings:
         unknown_checkpoint_s: A high estimate for a checkpoint before one was seen.
         unreachable_s: How long a runner may fail to answer.
         relaunch_s: Pause before a failed attempt is started again.
+        join_s: What a worker that joins gets for importing, building and warming up.
+        adjust_s: What the job gets to take up a change, evaluations not counted.
+        recover_s: What the others get to go on without a worker that was lost.
+        leave_s: What a worker that leaves gets for its exit.
+        rate_s: After a change, how long the new rate is measured.
     """
 
     poll_s: float = 0.5
@@ -51,6 +57,11 @@ class LoopSettings:
     unknown_checkpoint_s: float = 5.0
     unreachable_s: float = 60.0
     relaunch_s: float = 1.0
+    join_s: float = 180.0
+    adjust_s: float = 180.0
+    recover_s: float = 10.0
+    leave_s: float = 10.0
+    rate_s: float = 10.0
 
 
 class RunBook:
@@ -130,11 +141,17 @@ class RunBook:
         self.emit("decision.applied", {**to_json(decision), **effects})
         return decision.id
 
-    def measured(self, decision_id: str, measured: str) -> None:
-        """Add what came of a decision."""
+    def measured(self, decision_id: str, measured: str, **effects: Any) -> None:
+        """Add what came of a decision; `effects` as of `decide`."""
         decision = self.record.decisions.get(decision_id)
         if decision is not None:
-            self.emit("decision.measured", {**to_json(decision), "measured": measured})
+            told = {**to_json(decision), "measured": measured, **effects}
+            self.emit("decision.measured", told)
+
+    @property
+    def in_force(self) -> InForce:
+        """What the run works with, and its next attempt starts with."""
+        return self.record.adjust.in_force or planned(self.plan)
 
 
 def _finite(value: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
+from planner.core.adjust import Adjustment, InForce
 from planner.core.clock import Clock
 from planner.core.errors import PlannerError, StoreError
 from planner.core.events import EventType
@@ -17,18 +18,23 @@ from planner.services.runs import commands
 from planner.services.runs.commands import Command
 from planner.services.runs.report import build_report
 from planner.services.supervisor.adopt import adopt
-from planner.services.supervisor.attempt import Attempt, Launcher, Stage, release
+from planner.services.supervisor.attempt import Attempt
 from planner.services.supervisor.book import LoopSettings, RunBook
+from planner.services.supervisor.changes import Changes
 from planner.services.supervisor.controlfile import ControlFile
 from planner.services.supervisor.guards import Guards
+from planner.services.supervisor.launcher import Launcher, Stage
 from planner.services.supervisor.outcome import TARGETS, Outcome, Stop, StopReason
 from planner.services.supervisor.progress import Progress
+from planner.services.supervisor.units import release
 from planner.services.supervisor.watch import Watch
+from planner.services.supervisor.wishes import Wishes
 from planner.store.codec import datetime_text
 from planner.store.files import json_line, write_atomic
 from planner.store.journal import Journal
 from planner.store.layout import RunDir
 from runners.base import Runner
+from runners.registry import get_runner
 
 _MOST_IDLE_ATTEMPTS = 2
 """So many attempts in a row without a single step, and the run has failed."""
@@ -61,13 +67,16 @@ class RunLoop:
     ) -> None:
         self._settings = settings or LoopSettings()
         self._runner = runner
+        self._runners = {plan.option.resources.runner: runner}
         self._clock = clock
         self._crowding = crowding
         self.book = RunBook(run=run, plan=plan, journal=journal, clock=clock)
         self._control = ControlFile(run.control, plan.option.knobs.checkpoint_interval_s)
-        self._launcher = Launcher(self.book, runner, self._control, self._settings, stage)
+        self._launcher = Launcher(self.book, self._runner_of, self._control, self._settings, stage)
         self._progress = Progress(plan)
         self._guards = Guards(self.book, self._progress, self._settings)
+        self._wishes = Wishes(self.book, self._runner_of, self._launcher, self._guards)
+        self._trials: list[Adjustment] = []
         self._attempt: Attempt | None = None
         self._stop: Stop | None = None
         self._signalled = False
@@ -88,7 +97,8 @@ class RunLoop:
             StoreError: The journal cannot be written; everything was released all the same.
         """
         try:
-            adopt(self.book, self._runner, self._control, self._settings)
+            adopt(self.book, self._runner_of, self._control, self._settings)
+            self._wishes.catch_up()
             self._obey()
             while not self._over():
                 if self._stop is not None:
@@ -121,43 +131,69 @@ class RunLoop:
             book.warn("machine.crowded", crowded)
         kept = book.record.checkpoint
         self._kept_step = kept.step if kept else 0
+        now, self._trials = self._wishes.merged(book.in_force)
         record = book.record
         self._progress.new_attempt(step=record.step, samples=record.samples, epoch=record.epoch)
+        self._progress.expect(now)
         try:
-            price = self._launcher.price()
+            price = self._launcher.price(now)
             if not self._guards.affords(price.usd_per_h):
                 self._ask_stop("budget")
                 return Outcome(kind="stopped", reason="the cap leaves no room for a clean stop")
             attempt = self._attempt = self._launcher.launch(
-                number, price, self._progress.expected_tail_s
+                number, now, price, self._progress.expected_tail_s
             )
         except PlannerError as error:
             hint = f" ({error.hint})" if error.hint else ""
             return Outcome(kind="refused", reason=f"{error.text}{hint}")
-        book.move(RunState.RUNNING, "run.started", attempt=number, workers=attempt.workers)
+        book.move(RunState.RUNNING, "run.started", attempt=number, workers=now.workers)
+        return self._watched(attempt, now)
+
+    def _watched(self, attempt: Attempt, now: InForce) -> Outcome:
+        """Watch the attempt until no worker is left, and release everything."""
+        changes = Changes(
+            book=self.book,
+            attempt=attempt,
+            launcher=self._launcher,
+            control=self._control,
+            progress=self._progress,
+            settings=self._settings,
+            wishes=self._wishes,
+            now=now,
+            trials=self._trials,
+        )
+        decision, self._relaunch_decision = self._relaunch_decision, None
         watch = Watch(
-            book=book,
-            runner=self._runner,
+            book=self.book,
             attempt=attempt,
             progress=self._progress,
             guards=self._guards,
             control=self._control,
             settings=self._settings,
+            changes=changes,
             obey=self._obey,
             stop=lambda: self._stop,
             ask_stop=self._ask_stop,
-            relaunch_decision=self._relaunch_decision,
+            relaunch_decision=decision,
         )
         outcome = watch.run()
+        self._trials = changes.trials
         self._release(watch.times_s)
         return outcome
+
+    def _runner_of(self, name: str) -> Runner:
+        """A runner by its name: that of the plan is the one that was passed in."""
+        if name not in self._runners:
+            self._runners[name] = get_runner(name)
+        return self._runners[name]
 
     def _release(self, times_s: Callable[[], dict[str, float]]) -> None:
         attempt = self._attempt
         if attempt is None:
             return
         self._attempt = None
-        release(self.book, self._runner, attempt.handle)
+        for unit in attempt.units:
+            release(self.book, unit)
         times = times_s()
         held_s = self.book.meter.release(self._clock.monotonic_s())
         self.book.emit(
@@ -177,10 +213,29 @@ class RunLoop:
             self._end(RunState.DONE, outcome)
         elif self._stop is not None:
             self._end(TARGETS[self._stop.reason], outcome)
+        elif outcome.kind == "adjusting":
+            self._start_anew("adjusted", outcome)
+        elif self._trials:
+            # What was changed kept it from its first step: it starts again as it was.
+            self._wishes.give_up(self._trials, outcome.reason)
+            self._trials = []
+            self._start_anew("adjusted", outcome)
         elif outcome.kind == "refused":
             self._end(RunState.FAILED, outcome)
         else:
             self._after_failure(outcome)
+
+    def _start_anew(self, cause: str, outcome: Outcome) -> None:
+        """Between two attempts. Nothing was wrong with the first where it made way for a change."""
+        self.book.move(
+            RunState.INTERRUPTED,
+            "run.interrupted",
+            attempt=self.book.record.attempt,
+            reason=outcome.reason,
+            cause=cause,
+            exit_codes=list(outcome.exit_codes),
+            log=list(outcome.log),
+        )
 
     def _after_failure(self, outcome: Outcome) -> None:
         """Start again from the last checkpoint, or give up."""
@@ -210,15 +265,7 @@ class RunLoop:
             )
             self._end(RunState.FAILED, outcome)
             return
-        self.book.move(
-            RunState.INTERRUPTED,
-            "run.interrupted",
-            attempt=self.book.record.attempt,
-            reason=outcome.reason,
-            cause=outcome.kind,
-            exit_codes=list(outcome.exit_codes),
-            log=list(outcome.log),
-        )
+        self._start_anew(outcome.kind, outcome)
         self._relaunch_decision = self.book.decide(
             f"start again from step {step}",
             outcome.reason,
@@ -252,6 +299,8 @@ class RunLoop:
             "progress": 1.0 if state is RunState.DONE else book.record.progress,
             "total_s": book.record.total_s(now),
         }
+        if state in (RunState.DONE, RunState.CANCELLED):
+            self._wishes.end()
         book.move(state, kind, **data)
 
     def _abort(self, error: BaseException) -> None:

@@ -16,7 +16,8 @@ from planner.services.supervisor.progress import Progress
 from planner.store.record import Checkpoint
 from runners.base import Status
 
-StopReason = Literal["pause", "cancel", "budget", "supervisor"]
+StopReason = Literal["pause", "cancel", "budget", "supervisor", "adjust"]
+"""Why an attempt is stopped; `adjust` is nobody's request to rest: the next attempt follows."""
 TARGETS: Mapping[str, RunState] = {
     "pause": RunState.PAUSED,
     "supervisor": RunState.PAUSED,
@@ -41,12 +42,15 @@ class Outcome:
     """How an attempt ended.
 
     Attributes:
-        kind: `finished`; `stopped` on request; `yielded` when it left with exit code 75 unasked;
+        kind: `finished`; `stopped` on request; `adjusting` when it was ended in good order for a
+            change that the next attempt makes; `yielded` when it left with exit code 75 unasked;
             `crashed`, `hung` or `lost`; `refused` when it could not even be started.
         progressed: Whether it did a step or finished its training.
     """
 
-    kind: Literal["finished", "stopped", "yielded", "crashed", "hung", "lost", "refused"]
+    kind: Literal[
+        "finished", "stopped", "adjusting", "yielded", "crashed", "hung", "lost", "refused"
+    ]
     reason: str
     log: tuple[str, ...] = ()
     exit_codes: tuple[int | None, ...] = ()
@@ -71,13 +75,13 @@ def judge(
         progress: What it did.
         stop: The stop that was asked for, if any.
         hung_after_s: Silence after which it was ended; None when it was not.
-        first_failed: Ranks that failed by themselves, not because another one did.
+        first_failed: Numbers of workers that failed by themselves, not because another one did.
         checkpoint: The last one, for messages.
     """
     codes = status.exit_codes
     progressed = progress.steps_seen > 0 or progress.finished
     # Some scripts leave with 0 when they are told to: that alone does not make a stopped run done.
-    if all(code == 0 for code in codes) and (stop is None or progress.complete):
+    if codes and all(code == 0 for code in codes) and (stop is None or progress.complete):
         return Outcome(kind="finished", reason="finished", exit_codes=codes, progressed=True)
     if stop is not None:
         text = _stop_text(stop, codes, checkpoint)

@@ -15,9 +15,16 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from planner.core.adjust import InForce
 from planner.core.distribution import Distribution
 from planner.core.plan import Plan
 from planner.services.supervisor.rules import Remaining
+from planner.services.supervisor.sayings import (
+    said_duration_s,
+    said_number,
+    said_numbers,
+    said_whole,
+)
 
 _CHUNKS = 64
 _HALF_LIFE_CHUNKS = 12.0
@@ -25,7 +32,6 @@ _DRIFT_SIGMA = 0.02
 """Relative spread that never goes away: the rest of a run need not be like its past."""
 _FIRST_SIGMA = 0.15
 """Relative spread of a rate known from a single stretch of steps."""
-_LONGEST_S = 1e9
 _Z90 = 3.2897
 """p95 - p05 of a standard normal distribution."""
 
@@ -39,11 +45,15 @@ class Progress:
         attached: Whether the current attempt's job has said anything.
         times_s: Where the current attempt's time went, by name.
         finished: Whether the job said that all is done.
+        rate_before: Samples per second at the end of the attempt before.
+        stall_s: From the last step of the attempt before to the first one of this; None before it.
         start_s: From the current attempt's launch to its first step; 0 until known.
     """
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        self._planned = _planned_step_s(plan)
+        self._interval_s = plan.option.knobs.checkpoint_interval_s
         self.epochs = float(plan.work.epochs)
         self.steps_total = _planned_steps(plan)
         self._steps_per_epoch = _planned_epoch_steps(plan)
@@ -51,11 +61,48 @@ class Progress:
         self._global_batch = plan.option.knobs.global_batch
         self._chunks: deque[tuple[int, float, float]] = deque(maxlen=_CHUNKS)
         self._open = (0, 0.0, 0.0)
+        self._epoch_samples = 0
+        self._last_step_t: float | None = None
+        self.stall_s: float | None = None
         self._chunk_s = min(5.0, max(0.2, 0.02 * plan.option.run_s.p50))
         self._tails: list[float] = []
         self._checkpoints: list[float] = []
         self._slowest_step_s = 0.0
         self.new_attempt()
+
+    def expect(self, now: InForce) -> None:
+        """What is in force from now on. Rates of before a change do not predict those after it."""
+        knobs, option = now.knobs, self._plan.option
+        same = (now.resources, knobs.micro_batch, knobs.global_batch, now.memory) == (
+            option.resources,
+            option.knobs.micro_batch,
+            option.knobs.global_batch,
+            "normal",
+        )
+        self._planned = _planned_step_s(self._plan) if same else None
+        self._interval_s = knobs.checkpoint_interval_s
+        self._recount(knobs.global_batch)
+        self._forget_rates()
+
+    def _recount(self, global_batch: int) -> None:
+        """Another global batch: what is left is counted in its steps."""
+        if global_batch <= 0 or global_batch == self._global_batch:
+            return
+        self._global_batch = global_batch
+        per_epoch = self._plan.work.samples
+        if per_epoch <= 0:
+            return
+        self._steps_per_epoch = math.ceil(per_epoch / global_batch)
+        self._count_by_samples(per_epoch)
+
+    def _count_by_samples(self, per_epoch: int) -> None:
+        self._epoch_samples = per_epoch
+        left = max(0.0, per_epoch * self.epochs - self.samples)
+        self.steps_total = self.step + math.ceil(left / self._global_batch)
+
+    def _forget_rates(self) -> None:
+        self._chunks.clear()
+        self._open = (0, 0.0, 0.0)
 
     def new_attempt(self, *, step: int = 0, samples: int = 0, epoch: int = 0) -> None:
         """A new launch: its rates are measured anew, its steps counted from its start.
@@ -66,6 +113,8 @@ class Progress:
             epoch: Epoch it stands in, from 0.
         """
         self.step, self.samples, self.epoch = step, samples, epoch
+        self.rate_before = self.samples_per_s
+        self._before_t, self.stall_s = self._last_step_t, None
         self.steps_seen = 0
         self.attached = False
         self.finished = False
@@ -76,7 +125,7 @@ class Progress:
         self._open = (0, 0.0, 0.0)
 
     def take(self, event: Mapping[str, Any]) -> None:
-        """Take in one event of rank 0; keys that are missing or odd change nothing."""
+        """Take in one event of the leader; keys that are missing or odd change nothing."""
         kind = event.get("type")
         if kind == "attached":
             self._attached(event)
@@ -88,8 +137,8 @@ class Progress:
             self._checkpoint(event)
         elif kind == "finished":
             self.finished = True
-            self.step = _whole(event.get("step"), self.step)
-            self.samples = _whole(event.get("samples"), self.samples)
+            self.step = said_whole(event.get("step"), self.step)
+            self.samples = said_whole(event.get("samples"), self.samples)
 
     def take_memory(self, event: Mapping[str, Any]) -> None:
         """Take in a `memory` event of any rank."""
@@ -99,24 +148,33 @@ class Progress:
 
     def _attached(self, event: Mapping[str, Any]) -> None:
         self.attached = True
-        self.epochs = _number(event.get("epochs"), self.epochs)
-        self._global_batch = _whole(event.get("global_batch"), self._global_batch)
-        per_epoch = _whole(event.get("steps_per_epoch"), 0)
+        self.epochs = said_number(event.get("epochs"), self.epochs)
+        self._global_batch = said_whole(event.get("global_batch"), self._global_batch)
+        per_epoch = said_whole(event.get("steps_per_epoch"), 0)
         self._tail_open = False
         if per_epoch > 0:
             self._steps_per_epoch = per_epoch
             self.steps_total = math.ceil(per_epoch * self.epochs)
         resumed = event.get("resumed")
         resumed = resumed if isinstance(resumed, Mapping) else {}
-        self.step = _whole(resumed.get("step"), 0)
-        self.epoch = _whole(resumed.get("epoch"), 0)
+        self.step = said_whole(resumed.get("step"), 0)
+        self.epoch = said_whole(resumed.get("epoch"), 0)
+        if self._epoch_samples and self._global_batch:
+            # Steps of another size are in the count: only samples tell what is left.
+            position = said_whole(resumed.get("position"), 0)
+            self.samples = self.epoch * self._epoch_samples + position
+            self._count_by_samples(self._epoch_samples)
 
     def _steps(self, event: Mapping[str, Any]) -> None:
         self.attached = True
-        times, waits = _numbers(event.get("step_time_s")), _numbers(event.get("wait_s"))
-        self.step = _whole(event.get("step"), self.step + len(times))
-        self.samples = _whole(event.get("samples"), self.samples)
-        self.epoch = _whole(event.get("epoch"), self.epoch)
+        times, waits = said_numbers(event.get("step_time_s")), said_numbers(event.get("wait_s"))
+        step = said_whole(event.get("step"), self.step + len(times))
+        if step >= self.step:
+            # Never back: a step that is done again after a worker was lost counts once.
+            self.step = step
+            self.samples = said_whole(event.get("samples"), self.samples)
+            self.epoch = said_whole(event.get("epoch"), self.epoch)
+        self._note_gap(event.get("t"), times)
         self.steps_seen += max(len(times), 1)
         self._tail_open = self._steps_left_in_epoch() == 0
         if not times:
@@ -129,27 +187,34 @@ class Progress:
             # The first step pays for warming up, and would be taken for the pace of all others.
             times = times[1:]
         n, chunk_s, chunk_wait_s = self._open
-        share = wait * len(times) / max(1, len(_numbers(event.get("step_time_s"))))
+        share = wait * len(times) / max(1, len(said_numbers(event.get("step_time_s"))))
         self._open = (n + len(times), chunk_s + sum(times), chunk_wait_s + share)
         if self._open[1] >= self._chunk_s:
             self._chunks.append(self._open)
             self._open = (0, 0.0, 0.0)
 
+    def _note_gap(self, t: object, times: list[float]) -> None:
+        """The time from the last step of the attempt before to the first one of this."""
+        at_t = float(t) if isinstance(t, int | float) and math.isfinite(t) else None
+        if self.steps_seen == 0 and at_t is not None and self._before_t is not None:
+            self.stall_s = max(0.0, at_t - sum(times[1:]) - self._before_t)
+        self._last_step_t = at_t
+
     def _epoch(self, event: Mapping[str, Any]) -> None:
         self._tail_open = False
-        tail_s = _duration_s(event.get("tail_s"))
+        tail_s = said_duration_s(event.get("tail_s"))
         if tail_s is not None:
             self._tails.append(tail_s)
             self._spent("evaluation", tail_s)
 
     def _checkpoint(self, event: Mapping[str, Any]) -> None:
-        duration_s = _duration_s(event.get("duration_s"))
+        duration_s = said_duration_s(event.get("duration_s"))
         # A worker that leaves may keep its last steps to itself, but they are in what it saved.
-        step = _whole(event.get("step"), self.step)
+        step = said_whole(event.get("step"), self.step)
         if step > self.step:
             self.step = step
-            self.samples = _whole(event.get("samples"), self.samples)
-            self.epoch = _whole(event.get("epoch"), self.epoch)
+            self.samples = said_whole(event.get("samples"), self.samples)
+            self.epoch = said_whole(event.get("epoch"), self.epoch)
         if duration_s is not None:
             self._checkpoints.append(duration_s)
             self._spent("checkpoints", duration_s)
@@ -163,6 +228,11 @@ class Progress:
         if self.finished:
             return 1.0
         return min(1.0, self.step / self.steps_total) if self.steps_total else 0.0
+
+    @property
+    def global_batch(self) -> int:
+        """Samples of one optimiser step; 0 when unknown."""
+        return self._global_batch
 
     @property
     def samples_per_s(self) -> float | None:
@@ -210,7 +280,15 @@ class Progress:
         """Steps until the next tail; 0 right after an epoch's last one. None when unknown."""
         if not self._steps_per_epoch:
             return None
+        if self._epoch_samples:
+            return math.ceil(-self.samples % self._epoch_samples / self._global_batch)
         return -self.step % self._steps_per_epoch
+
+    @property
+    def checkpoint_s(self) -> float | None:
+        """Usual time of a checkpoint, of the last few; None before one was seen."""
+        last = self._checkpoints[-5:]
+        return sum(last) / len(last) if last else None
 
     @property
     def slowest_step_s(self) -> float:
@@ -233,14 +311,14 @@ class Progress:
         run_s = steps_left * step_s + tails_s
         if self._checkpoints:
             mean_s = sum(self._checkpoints) / len(self._checkpoints)
-            run_s += mean_s * (1 + run_s / self._plan.option.knobs.checkpoint_interval_s)
+            run_s += mean_s * (1 + run_s / self._interval_s)
         return Remaining(run_s=Distribution.lognormal(run_s, sigma, "probe"), steps=steps_left)
 
     def _tail_s(self) -> float:
         """Time at the end of one epoch: measured, or what the plan has beyond its steps."""
         if self._tails:
             return sum(self._tails) / len(self._tails)
-        planned = _planned_step_s(self._plan)
+        planned = self._planned
         if planned is None or not self.steps_total or not self.epochs:
             return 0.0
         beyond = self._plan.option.run_s.p50 - self.steps_total * planned[0]
@@ -272,7 +350,7 @@ class Progress:
     def _step_time(self) -> tuple[float, float]:
         """Expected time of the steps to come, and its relative spread."""
         mean, sigma = self._measured()
-        planned = _planned_step_s(self._plan)
+        planned = self._planned
         if planned is None or mean <= 0:
             return mean, sigma
         prior, prior_sigma = planned
@@ -302,27 +380,3 @@ def _planned_step_s(plan: Plan) -> tuple[float, float] | None:
         return None
     sigma = 2 * math.log(rate.p95 / rate.p05) / _Z90
     return batch / rate.p50, max(sigma, 2 * _DRIFT_SIGMA)
-
-
-def _whole(value: object, default: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        return default
-    return value if value >= 0 else default
-
-
-def _number(value: object, default: float) -> float:
-    number = _duration_s(value)
-    return default if number is None or number <= 0 else number
-
-
-def _numbers(value: object) -> list[float]:
-    if not isinstance(value, list):
-        return []
-    return [number for v in value if (number := _duration_s(v)) is not None]
-
-
-def _duration_s(value: object) -> float | None:
-    """A finite number that is not negative, or None: a job's file may hold anything."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if 0 <= value < _LONGEST_S else None

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from planner.core.errors import CleanupError, RunnerError, StoreError
 from planner.core.redact import redact
 from planner.services.supervisor.attempt import Attempt, failed_workers, left_to_run_again
 from planner.services.supervisor.book import LoopSettings, RunBook
+from planner.services.supervisor.changes import Changes
 from planner.services.supervisor.controlfile import ControlFile
 from planner.services.supervisor.guards import Guards
 from planner.services.supervisor.outcome import Outcome, Stop, StopReason, judge
 from planner.services.supervisor.progress import Progress
 from planner.services.supervisor.rules import HangGuard
-from runners.base import Measurement, Runner, Signal, Status
+from planner.services.supervisor.sayings import checkpoint_data, mean_of, rounded
+from runners.base import Measurement, Signal, Status
 
 _NO_LIFE = ("memory", "control")
 """Events that a thread of the SDK sends also while the training loop stands still."""
@@ -41,20 +44,21 @@ class Watch:
         self,
         *,
         book: RunBook,
-        runner: Runner,
         attempt: Attempt,
         progress: Progress,
         guards: Guards,
         control: ControlFile,
         settings: LoopSettings,
+        changes: Changes,
         obey: Callable[[], None],
         stop: Callable[[], Stop | None],
         ask_stop: Callable[[StopReason], None],
         relaunch_decision: str | None,
     ) -> None:
         self._book = book
-        self._runner = runner
         self._attempt = attempt
+        self._changes = changes
+        self._restart: Stop | None = None
         self._progress = progress
         self._guards = guards
         self._control = control
@@ -77,9 +81,9 @@ class Watch:
         self._hung_after_s: float | None = None
         self._leave_from_s: float | None = None
         self._busy_s = now_s
-        cores = book.plan.option.resources.vcpus_per_node or 1
+        shape = changes.now.resources
         # One thread is enough to be busy, however many cores its worker was given.
-        self._busy_cpu = min(_BUSY_CPU, 0.25 * book.plan.option.resources.workers_per_node / cores)
+        self._busy_cpu = min(_BUSY_CPU, 0.25 * shape.workers_per_node / (shape.vcpus_per_node or 1))
         self._output_bytes = 0
         self._told_odd = False
         self._measured: list[Measurement] = []
@@ -91,10 +95,13 @@ class Watch:
         while True:
             self._read()
             try:
-                status = self._runner.poll(self._attempt.handle)
+                status = self._attempt.poll()
                 self._silent_runner_s = None
-                if not status.running:
-                    break
+                if not self._attempt.own(status).running:
+                    # A worker that leaves says so first: those that take over go on without it.
+                    self._read()
+                    if not self._attempt.own(status).running:
+                        break
                 self._tick(status)
             except (RunnerError, CleanupError) as error:
                 if self._unreachable():
@@ -102,16 +109,20 @@ class Watch:
             self._clock.sleep(self._settings.poll_s)
         self._read(last=True)
         self._journal_progress()
-        failed = [] if self._killed_rest else failed_workers(status)
-        return judge(
+        self._changes.end()
+        own = self._attempt.own(status)
+        failed = [] if self._killed_rest else failed_workers(own)
+        outcome = judge(
             self._attempt,
-            status,
+            own,
             self._progress,
-            stop=self._stop(),
+            stop=self._stop() or self._restart,
             hung_after_s=self._hung_after_s,
             first_failed=self._first_failed or failed,
             checkpoint=self._book.record.checkpoint,
         )
+        restarted = outcome.kind == "stopped" and self._stop() is None
+        return replace(outcome, kind="adjusting") if restarted else outcome
 
     def _lost(self, text: str) -> Outcome:
         return Outcome(
@@ -126,7 +137,7 @@ class Watch:
         whole_s = now_s - self._attempt.launched_s
         times = dict(self._progress.times_s)
         times["start"] = (self._first_step_s or now_s) - self._attempt.launched_s
-        stop = self._stop()
+        stop = self._stop() or self._restart
         if stop is not None and stop.since_s is not None:
             times["stopping"] = now_s - stop.since_s
         times["other"] = max(0.0, whole_s - sum(times.values()))
@@ -146,6 +157,11 @@ class Watch:
             self._guard_due_s = now_s + self._settings.guard_s
             self._guards.look()
         stop = self._stop()
+        if stop is None:
+            self._changes.look(status, now_s)
+            if self._changes.restart and self._restart is None:
+                self._restart = Stop(reason="adjust")
+        stop = stop or self._restart
         if stop is not None:
             self._carry_out(stop, now_s)
         elif (
@@ -165,7 +181,7 @@ class Watch:
         return now_s - self._silent_runner_s > self._settings.unreachable_s
 
     def _measure(self, now_s: float) -> None:
-        self._measured = list(self._runner.measure(self._attempt.handle))
+        self._measured = self._attempt.measure()
         took_s = self._clock.monotonic_s() - now_s
         self._measure_due_s = now_s + max(self._settings.measure_s, took_s / _MEASURE_SHARE)
         busy = any(
@@ -198,17 +214,22 @@ class Watch:
         return silent_s <= timeout_s or (busy and silent_s <= _PATIENCE * timeout_s)
 
     def _watch_failures(self, status: Status, now_s: float) -> None:
-        """A worker that died or left takes the others along: they cannot go on without it."""
+        """A worker that died or left takes the others along, unless they go on without it."""
+        status = self._attempt.own(status)
         failed = failed_workers(status)
         if not failed and not left_to_run_again(status):
+            self._failed_s = None
+            self._first_failed = []
             return
         if self._failed_s is None:
             self._failed_s = now_s
             self._first_failed = failed
         grace_s = self._settings.crash_grace_s if failed else self._settings.stop_grace_s
+        if failed and self._changes.may_recover(failed):
+            grace_s = max(grace_s, self._settings.recover_s)
         if now_s - self._failed_s >= grace_s and not self._killed_rest:
             self._killed_rest = True
-            self._runner.signal(self._attempt.handle, Signal.KILL)
+            self._attempt.signal(Signal.KILL)
 
     def _kill_hung(self, now_s: float) -> None:
         silent_s = self._hung_after_s = self._hang.silent_s(now_s)
@@ -220,7 +241,7 @@ class Watch:
             observation={"silent_s": silent_s, "hang_timeout_s": self._hang.timeout_s},
             alternatives=(("wait longer", None, "longer than any pause seen so far"),),
         )
-        self._runner.signal(self._attempt.handle, Signal.KILL)
+        self._attempt.signal(Signal.KILL)
 
     # ---- stopping
 
@@ -229,13 +250,13 @@ class Watch:
             stop.since_s = now_s
             if not stop.now:
                 self._write_stop()
-                self._runner.signal(self._attempt.handle, Signal.STOP)
+                self._attempt.signal(Signal.STOP)
         if self._leave_from_s is None or self._evaluates(now_s):
             self._leave_from_s = now_s  # nobody can leave in the middle of an evaluation
         grace_s = self._settings.stop_grace_s + 3 * self._progress.stop_s(0.0)
         if stop.now or now_s - self._leave_from_s > grace_s or self._guards.out_of_money():
             stop.forced = True
-            self._runner.signal(self._attempt.handle, Signal.KILL)
+            self._attempt.signal(Signal.KILL)
 
     def _write_stop(self) -> None:
         try:
@@ -267,22 +288,23 @@ class Watch:
             "epochs": progress.epochs,
             "samples": progress.samples,
             "progress": round(progress.fraction, 5),
-            "samples_per_s": _rounded(progress.samples_per_s),
-            "loader_wait": _rounded(progress.loader_wait),
+            "samples_per_s": rounded(progress.samples_per_s),
+            "loader_wait": rounded(progress.loader_wait),
             "spent_microusd": self._book.spent_microusd(),
             "usd_per_h": self._book.meter.usd_per_h,
             "eta_s": [round(q, 2) for q in quantiles] if quantiles else None,
-            "p_deadline": _rounded(self._guards.p_deadline),
-            "p_budget": _rounded(self._guards.p_budget),
+            "p_deadline": rounded(self._guards.p_deadline),
+            "p_budget": rounded(self._guards.p_budget),
             "peak_memory_bytes": progress.peak_memory_bytes,
             **self._measured_data(),
+            **self._changes.levers_data(),
         }
 
     def _measured_data(self) -> dict[str, Any]:
         memory = [m.gpu_memory_bytes or m.rss_bytes or 0 for m in self._measured]
         return {
-            "cpu": _mean([m.cpu_fraction for m in self._measured]),
-            "gpu": _mean([m.gpu_utilisation for m in self._measured]),
+            "cpu": mean_of([m.cpu_fraction for m in self._measured]),
+            "gpu": mean_of([m.gpu_utilisation for m in self._measured]),
             "memory_bytes": max(memory, default=0) or None,
         }
 
@@ -292,15 +314,18 @@ class Watch:
         # First, so that what was printed before an event stands before it in the log.
         self._attempt.note_output(self._clock.now(), last=last)
         garbage = self._attempt.garbage
-        for rank, event in self._attempt.events():
+        for said in self._attempt.said():
+            worker, event, leads = said
             kind = event.get("type")
             if kind == "memory":
                 self._progress.take_memory(event)
-            if kind not in _NO_LIFE:
+            self._attempt.hear(said)
+            if kind not in _NO_LIFE and worker in self._attempt.workers:
                 stepped = kind in ("steps", "epoch", "checkpoint")
                 self._hang.alive(self._clock.monotonic_s(), stepped=stepped)
-            if rank == 0:
+            if leads:
                 self._take(str(kind), event)
+            self._changes.take(said)
         if self._attempt.garbage > garbage == 0:
             self._book.warn("events.garbage", "the job's event file holds lines that are no events")
 
@@ -349,6 +374,7 @@ class Watch:
         resumed = event.get("resumed")
         path = resumed.get("path") if isinstance(resumed, Mapping) else None
         before = self._book.record.reached_step
+        self._changes.resumed(max(0, before - self._progress.step))
         self._book.emit(
             "run.resumed",
             {
@@ -364,18 +390,3 @@ class Watch:
             text = f"back at step {self._progress.step} in {took_s:.0f} s, {redone} steps again"
             self._book.measured(self._relaunch_decision, text)
             self._relaunch_decision = None
-
-
-def checkpoint_data(event: Mapping[str, Any], attempt: int) -> dict[str, Any]:
-    """The journal's form of a job's `checkpoint` event."""
-    keys = ("path", "step", "epoch", "samples", "bytes", "sha256", "duration_s", "reason")
-    return {"attempt": attempt, **{key: event.get(key) for key in keys}}
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(sum(known) / len(known), 4) if known else None
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.5g}")
