@@ -19,12 +19,12 @@ from planner.sdk.state import (
     Parts,
     Position,
     Random,
+    Snapshots,
     States,
     apply_states,
     check_loadable,
     parameter_bytes,
     read_position,
-    snapshot,
     states_of,
     unloadable,
     write_state,
@@ -66,7 +66,7 @@ class Keeper:
         resumed: What it went on from, as the `attached` event says it; None at a fresh start.
         saved_at_s: When training last went on after a checkpoint, on the monotonic clock.
         in_background: Whether a slow checkpoint may be written while training goes on. It takes
-            host memory for a copy of all states.
+            host memory for a copy of all states, which is kept for the next one.
     """
 
     def __init__(
@@ -95,6 +95,7 @@ class Keeper:
             self._folder = CheckpointFolder(env.checkpoint_dir, check_loadable, may_write)
         self._saved: Position | None = None
         self._writer: threading.Thread | None = None
+        self._snapshots = Snapshots()
         self._last_write_s: float | None = None
         self._rng: Random | None = None  # what is still to be restored
         self._epoch_start = b""
@@ -174,7 +175,7 @@ class Keeper:
             return False
         started_s = time.perf_counter()
         # The leader alone knows how its last write went, so all do what it says.
-        plan = self._plan(reason) if self._workers.leads else 0
+        plan = self._plan(reason) if self._workers.leads else self._follow()
         plan = self._workers.highest([plan])[0]
         if plan == _NOTHING:
             return True
@@ -193,10 +194,18 @@ class Keeper:
         self.saved_at_s = time.monotonic()
         return good
 
+    def _follow(self) -> int:
+        """Keep nothing that only a leader needs; the lowest plan, which any other outdoes."""
+        self.flush()  # this worker may have led until now
+        self._snapshots.drop()
+        return _NOTHING
+
     def _plan(self, reason: str) -> int:
         self.flush()
         if self._saved == self.at:
             return _NOTHING
+        if not self.in_background:
+            self._snapshots.drop()
         possible = self.in_background and self._parts.save is None
         if not possible or reason not in ("interval", "request"):
             return _HERE
@@ -212,7 +221,7 @@ class Keeper:
         The interpreter waits for the thread at its end, however that comes about.
         """
         try:
-            write.states = snapshot(self._parts)
+            write.states = self._snapshots.take(self._parts)
             writer = threading.Thread(target=self._write, args=(write,), name="planner-checkpoint")
             write.stall_s = time.perf_counter() - write.started_s
             writer.start()

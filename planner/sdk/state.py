@@ -107,14 +107,30 @@ def states_of(parts: Parts) -> States:
     return {name: thing.state_dict() for name, thing in parts.named().items()}
 
 
-def snapshot(parts: Parts) -> States:
-    """The state_dicts as they stay: tensors copied to the CPU, everything else copied too.
+class Snapshots:
+    """Copies of the states, made one after the other in the same memory.
 
-    Raises:
-        Exception: Whatever an object's state_dict, or copying what it holds, raised.
+    Fresh memory costs several times what copying into it does, and training waits for it.
     """
-    states: States = _copied(states_of(parts), {})
-    return states
+
+    def __init__(self) -> None:
+        self._tensors: dict[Any, Any] = {}
+
+    def take(self, parts: Parts) -> States:
+        """The states as they stay: tensors copied to the CPU, everything else copied too.
+
+        What was taken before must not be needed any more.
+
+        Raises:
+            Exception: Whatever an object's state_dict, or copying what it holds, raised.
+        """
+        before, self._tensors = self._tensors, {}
+        states: States = _copied(states_of(parts), self._tensors, before)
+        return states
+
+    def drop(self) -> None:
+        """Give the memory back."""
+        self._tensors = {}
 
 
 def parameter_bytes(parts: Parts) -> int:
@@ -127,22 +143,26 @@ def parameter_bytes(parts: Parts) -> int:
     )
 
 
-def _copied(value: Any, tensors: dict[Any, Any]) -> Any:
-    """A copy that shares nothing; `tensors` are those copied already, as several names may."""
+def _copied(value: Any, tensors: dict[Any, Any], before: dict[Any, Any]) -> Any:
+    """A copy that shares nothing with `value`.
+
+    `tensors` are the copies made so far, by where each was copied from; `before` are the last
+    time's, whose memory is used again.
+    """
     torch: Any = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
-        return _copied_tensor(value, tensors)
+        return _copied_tensor(value, tensors, before)
     if isinstance(value, dict):
         copied = copy.copy(value)  # torch hangs versions on the dictionary itself: `_metadata`
         for key, item in value.items():
-            copied[key] = _copied(item, tensors)
+            copied[key] = _copied(item, tensors, before)
         return copied
     if type(value) in (list, tuple):
-        return type(value)(_copied(item, tensors) for item in value)
+        return type(value)(_copied(item, tensors, before) for item in value)
     return copy.deepcopy(value)
 
 
-def _copied_tensor(tensor: Any, tensors: dict[Any, Any]) -> Any:
+def _copied_tensor(tensor: Any, tensors: dict[Any, Any], before: dict[Any, Any]) -> Any:
     torch: Any = sys.modules["torch"]
     plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout == torch.strided
     if not plain:
@@ -150,7 +170,10 @@ def _copied_tensor(tensor: Any, tensors: dict[Any, Any]) -> Any:
     # Weights that two modules share are one tensor on the disk, hence one here.
     place = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
     key = (*place, tensor.is_conj(), tensor.is_neg(), tensor.requires_grad, type(tensor))
-    if key not in tensors:
+    if key in before:
+        tensors[key] = before.pop(key)
+        tensors[key].detach().copy_(tensor.detach())
+    elif key not in tensors:
         copied = tensor.detach().to("cpu", copy=True).requires_grad_(tensor.requires_grad)
         if type(tensor) is torch.nn.Parameter:
             copied = torch.nn.Parameter(copied, requires_grad=tensor.requires_grad)

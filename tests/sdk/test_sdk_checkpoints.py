@@ -20,7 +20,7 @@ from planner.sdk.courier import Courier
 from planner.sdk.distributed import Workers
 from planner.sdk.environment import read_environment
 from planner.sdk.keeper import Keeper
-from planner.sdk.state import Parts, read_states, snapshot
+from planner.sdk.state import Parts, Snapshots, read_states
 
 pytestmark = pytest.mark.torch
 
@@ -132,12 +132,12 @@ def test_what_is_written_is_what_was_there_when_it_was_asked_for(
 ) -> None:
     training = train()
     training.step()
-    expected = snapshot(training.parts)
+    expected = Snapshots().take(training.parts)
     assert training.keeper.save("interval")
     assert training.keeper.writing
     for _ in range(5):
         training.step()
-    assert not same(snapshot(training.parts), expected)
+    assert not same(Snapshots().take(training.parts), expected)
     assert not training.said("checkpoint"), "not said before it is on the disk"
     gate.opened.set()
     training.keeper.flush()
@@ -315,7 +315,8 @@ def test_what_cannot_be_copied_fails_as_what_cannot_be_written(
 def test_a_copy_keeps_what_torch_keeps_and_shares_what_the_model_shares() -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 8))
     model[2].weight = model[0].weight
-    copied = snapshot(Parts(model=model))["model"]
+    snapshots = Snapshots()
+    copied = snapshots.take(Parts(model=model))["model"]
     live = model.state_dict()
     assert copied._metadata == live._metadata
     assert same(copied, dict(live))
@@ -323,10 +324,16 @@ def test_a_copy_keeps_what_torch_keeps_and_shares_what_the_model_shares() -> Non
     with torch.no_grad():
         model[0].weight += 1
     assert not torch.equal(copied["0.weight"], model[0].weight)
+    model[1].register_buffer("late", nn.Parameter(torch.ones(2)))
+    again = snapshots.take(Parts(model=model))["model"]
+    assert again["0.weight"] is copied["0.weight"], "the same memory"
+    assert again["0.weight"] is again["2.weight"]
+    assert same(again, dict(model.state_dict()))
 
 
 SCRIPT = """
     import os, signal, sys, time
+    from pathlib import Path
     import torch
     from torch import nn
     import planner.sdk as planner
@@ -368,6 +375,9 @@ SCRIPT = """
                 elif os.environ["ACT"] == "exit":
                     sys.exit(3)
                 elif RANK == WORKERS - 1:
+                    folder = Path(os.environ["PLANNER_CHECKPOINT_DIR"])
+                    while int(os.environ["ACT"]) == 9 and not list(folder.glob(".writing-*")):
+                        time.sleep(0.01)
                     os.kill(os.getpid(), int(os.environ["ACT"]))
     if RANK == 0:
         print([p.tolist() for p in model.parameters()])
