@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": ("control", "Continue a paused, failed or orphaned run from its last checkpoint."),
     "cancel": ("control", "Checkpoint a run, release what it holds, and end it."),
     "extend": ("extend", "Raise a run's deadline or budget."),
+    "adjust": ("adjust", "Change a running job: workers, batches, memory, place."),
     "compare": ("compare", "Put runs, estimates or options side by side."),
     "doctor": ("house", "Check this machine, with a fix for each failure."),
     "clean": ("house", "Show, then remove, what planner left behind."),

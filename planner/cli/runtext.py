@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from planner.cli.tables import money_range, percent, table, time_range
 from planner.core import explain
+from planner.core.adjust import Adjustment, interval_text
 from planner.core.distribution import Distribution
 from planner.core.types import RunState
 from planner.core.units import format_bytes, format_chance, format_duration, format_money
@@ -79,6 +80,7 @@ def run_block(view: RunView, now: datetime) -> str:
         f"progress    {percent(run.progress)}"
         f"  epoch {min(view.epoch + 1, view.epochs):g} of {view.epochs:g}"
         f"  step {view.step}" + (f" of {view.steps_total}" if view.steps_total else ""),
+        *_in_force(view),
         f"speed       {_speed(view)}",
         f"time        {format_duration(view.elapsed_s)} of {time_range(run.predicted_total_s)}",
         *_left(view, now),
@@ -89,6 +91,7 @@ def run_block(view: RunView, now: datetime) -> str:
     ]
     if view.metrics:
         lines.append("metrics     " + "  ".join(f"{n} {v:.4g}" for n, v in headline(view)))
+    lines += [f"change      {change_line(change)}" for change in view.adjustments]
     lines += [f"decision    {d.at:%H:%M:%S} {d.action}: {d.why}" for d in view.decisions]
     lines += [f"warning     {text}" for text in view.warnings]
     if not run.supervisor_alive and run.state not in RESTING:
@@ -97,6 +100,43 @@ def run_block(view: RunView, now: datetime) -> str:
             f" planner cancel {run.id} ends it"
         )
     return "\n".join(lines)
+
+
+def change_line(change: Adjustment) -> str:
+    """A change and what came of it, in one line."""
+    parts = [change.what, change.state.replace("_", " ")]
+    if change.state == "done":
+        if change.step is not None:
+            parts.append(f"step {change.step}")
+        if change.stall_s is not None:
+            parts.append(f"stall {change.stall_s:.2f} s")
+        if change.downtime_s is not None:
+            parts.append(f"{format_duration(change.downtime_s)} from request to first step")
+        if change.lost_samples is not None:
+            again = f", {change.redone_samples} again" if change.redone_samples else ""
+            parts.append(f"{change.lost_samples} samples lost{again}")
+        if change.samples_per_s is not None:
+            was = change.samples_per_s_before
+            before = "" if was is None else f"{was:.0f} -> "
+            parts.append(f"{before}{change.samples_per_s:.0f} samples/s")
+    elif change.text:
+        parts.append(change.text)
+    return "  ".join(parts)
+
+
+def _in_force(view: RunView) -> list[str]:
+    now = view.in_force
+    if now is None or view.adjustments == ():
+        return []
+    knobs = now.knobs
+    crew = f" (numbers {', '.join(map(str, view.crew))})" if view.crew else ""
+    parts = [f"{now.workers} worker{'s' * (now.workers != 1)}{crew}"]
+    if knobs.micro_batch:
+        parts.append(f"micro-batch {knobs.micro_batch} x {knobs.accumulation}")
+        parts.append(f"global batch {knobs.global_batch}")
+    parts += [f"loader workers {knobs.loader_workers}", f"memory {now.memory}"]
+    parts.append(f"checkpoints every {interval_text(now)}")
+    return ["in force    " + ", ".join(parts)]
 
 
 def run_table(runs: Sequence[RunSummary], now: datetime) -> str:

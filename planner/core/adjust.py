@@ -182,7 +182,9 @@ class Expectation:
         why: Why it takes a relaunch; empty otherwise.
         basis: Where the new rate is from: the kept `estimate`, or a `guess` from the rate now.
         asks: Levers that the job file wants asked about.
-        dearer: Whether more may be spent per hour than was agreed to.
+        peak_usd_per_h: The most that is paid per hour meanwhile: in a move in flight both places
+            are held until the new one has taken over. It is what is agreed to.
+        dearer: Whether that is more than was agreed to so far.
         notes: What else the reader should know.
         command: The request's id, once it was sent.
     """
@@ -195,6 +197,7 @@ class Expectation:
     basis: Literal["estimate", "guess"] | None = None
     usd_per_h_before: float = 0.0
     usd_per_h: float = 0.0
+    peak_usd_per_h: float = 0.0
     left_before_s: float | None = None
     left_s: float | None = None
     cost_at_end_before_usd: float | None = None

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from planner.core.adjust import Adjustment, Expectation, InForce, Wish
 from planner.core.consent import Rest, rest
 from planner.core.distribution import Distribution
 from planner.core.events import Event, EventSink
@@ -73,7 +74,8 @@ class RunSummary:
     """A line of `planner status` and of History.
 
     `predicted_total_s` and `predicted_cost_usd` are the chosen option's, as agreed at launch.
-    `within_interval` says whether the real total time fell into its 90 % interval.
+    `within_interval` says whether the real total time fell into its 90 % interval; it is None of a
+    run that was `adjusted`, as the prediction was about another one.
     """
 
     id: str
@@ -93,6 +95,7 @@ class RunSummary:
     within_interval: bool | None = None
     supervisor_alive: bool = False
     reason: str | None = None
+    adjusted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +117,9 @@ class RunView:
         eta_s: Distribution of the remaining wall time, None before the first step.
         cost_at_end_usd: Distribution of the final cost, None before the first step.
         last_checkpoint_step: Optimiser steps that the last checkpoint holds.
+        in_force: What it works with now; None where that is not told.
+        crew: Numbers of the workers that train, by rank; empty where that is not known.
+        adjustments: What was changed, or is to be, oldest first.
     """
 
     summary: RunSummary
@@ -138,6 +144,9 @@ class RunView:
     decisions: tuple[Decision, ...] = ()
     warnings: tuple[str, ...] = ()
     last_checkpoint_step: int | None = None
+    in_force: InForce | None = None
+    crew: tuple[int, ...] = ()
+    adjustments: tuple[Adjustment, ...] = ()
 
     @property
     def saved_progress(self) -> float:
@@ -287,6 +296,22 @@ class Services(Protocol):
         """Raise the deadline or the cap by so much; recorded as a decision.
 
         `dry_run` only checks that it can be done.
+        """
+
+    def adjust(self, run_id: str, wish: Wish, *, dry_run: bool = False) -> Expectation:
+        """Change a running job; what is to be expected of it. See docs/adjust.md.
+
+        What comes of it stands in `RunView.adjustments`, under the expectation's `command`. Nothing
+        dearer than `wish.max_usd_per_h` is started: without it, than what was agreed to before.
+
+        Args:
+            run_id: The run.
+            wish: What is asked for.
+            dry_run: Only check and tell.
+
+        Raises:
+            AdjustRefusedError: It cannot or may not be done, with the reason.
+            TransitionError: The run is not running.
         """
 
     def report(self, run_id: str) -> Mapping[str, Any]:

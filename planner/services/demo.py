@@ -12,10 +12,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from planner.core.adjust import Expectation, Wish
 from planner.core.clock import Clock, SystemClock
 from planner.core.errors import NotFoundError, TransitionError, UsageError
 from planner.core.events import Event, EventSink, EventType
-from planner.core.plan import Decision, Plan
+from planner.core.plan import Decision
 from planner.core.types import (
     TERMINAL_STATES,
     EstimateResult,
@@ -40,6 +41,7 @@ from planner.services.api import (
     RunSummary,
     RunView,
 )
+from planner.services.demoshelf import ShelfOf
 from planner.store.codec import datetime_text, to_json
 from planner.store.record import RunRecord
 from runners.base import Leftover
@@ -50,29 +52,6 @@ RUN_TAKES_S = 32.0
 """Real time in which the run is replayed."""
 _TICK_S = 0.25
 _RESTING = frozenset({*TERMINAL_STATES, RunState.PAUSED})
-
-
-class _Shelf:
-    """The plays, as what `compare` asks of the kept runs."""
-
-    def __init__(self, services: DemoServices) -> None:
-        self._services = services
-
-    def resolve(self, reference: str) -> str:
-        """The run id behind a reference."""
-        return self._services.resolve(reference)
-
-    def plan(self, run_id: str) -> Plan:
-        """What was agreed to at launch."""
-        return self._services.view(run_id).plan
-
-    def record(self, run_id: str) -> RunRecord:
-        """What the journal says up to now."""
-        return RunRecord.replay(self._services.events(run_id))
-
-    def view(self, run_id: str) -> RunView:
-        """The run in full."""
-        return self._services.view(run_id)
 
 
 class DemoServices:
@@ -365,6 +344,12 @@ class DemoServices:
         )
         self._ask(play, "decision.applied", {**to_json(decision), **effects})
 
+    def adjust(self, run_id: str, wish: Wish, *, dry_run: bool = False) -> Expectation:
+        """Refused: a recording cannot be changed."""
+        self._working(run_id, "adjusted")
+        text = "the demo plays a recording: nothing can be changed in it"
+        raise TransitionError(text, hint="planner adjust changes a run of your own")
+
     def _working(self, run_id: str, word: str, resting: Collection[RunState] = _RESTING) -> Play:
         play = self._play(run_id)
         state = self._state_of(play)
@@ -382,7 +367,7 @@ class DemoServices:
         """Runs or options side by side."""
         from planner.services.compare import compare
 
-        return compare(references, _Shelf(self), self.load_estimate)
+        return compare(references, ShelfOf(self), self.load_estimate)
 
     # ---- house -----------------------------------------------------------------------------
 

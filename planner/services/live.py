@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from planner.core.adjust import Expectation, Wish, planned
 from planner.core.clock import Clock, SystemClock
-from planner.core.errors import BudgetStopError, TransitionError
+from planner.core.errors import BudgetStopError, NotFoundError, StoreError, TransitionError
 from planner.core.events import Event, EventSink
 from planner.core.plan import Plan
-from planner.core.types import EstimateResult, Goal, JobSpec, ResourceConfig, RunState
+from planner.core.types import EstimateResult, Goal, JobSpec, Option, ResourceConfig, RunState
 from planner.services.api import (
     Cancel,
     Check,
@@ -24,6 +25,7 @@ from planner.services.api import (
 )
 from planner.services.runs import commands
 from planner.services.runs.commands import Action, Command
+from planner.services.runs.pricepin import CLEAN_STOP_S
 from planner.services.runs.runlock import held
 from planner.services.runs.shelf import RunShelf
 from planner.store.files import read_json
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from planner.services.estimating.estimate import Estimator
 
 _GONE = (RunState.DONE, RunState.CANCELLED)
-_CLEAN_STOP_S = 15.0
 
 
 class LiveServices:
@@ -211,6 +212,30 @@ class LiveServices:
         else:
             self._extend_at_rest(run_id, values)
 
+    def adjust(self, run_id: str, wish: Wish, *, dry_run: bool = False) -> Expectation:
+        """Change a running job; what is to be expected of it.
+
+        Raises:
+            AdjustRefusedError: It cannot or may not be done, with the reason.
+            TransitionError: It is not running, or has lost its supervisor.
+        """
+        from planner.services.runs.adjusting import send_adjust
+
+        self._require_alive(run_id, "adjusted")
+        view, record = self._shelf.view(run_id), self._shelf.record(run_id)
+        if record.state is RunState.STOPPING:
+            raise _refused(run_id, "is stopping and cannot be adjusted", "planner status")
+        options = self._kept_options(view.plan.estimate_id)
+        folder = None if dry_run else self._state.run(run_id).commands
+        return send_adjust(view, record, wish, options=options, folder=folder, clock=self._clock)
+
+    def _kept_options(self, estimate_id: str) -> tuple[Option, ...]:
+        """The options that the run was chosen from; none where its estimate is not kept."""
+        try:
+            return self.load_estimate(estimate_id).options
+        except (NotFoundError, StoreError):
+            return ()
+
     def report(self, run_id: str) -> Mapping[str, Any]:
         """The report: predicted against real, as plain JSON values; so far, before the end."""
         from planner.services.runs.report import build_report
@@ -267,7 +292,8 @@ class LiveServices:
         record, plan = self._shelf.record(run_id), self._shelf.plan(run_id)
         if record.budget_microusd is None:
             return
-        reserve = plan.option.price.usd_per_h * 1e6 * _CLEAN_STOP_S / 3600
+        now = record.adjust.in_force or planned(plan)
+        reserve = now.price.usd_per_h * 1e6 * CLEAN_STOP_S / 3600
         if record.spent_microusd + reserve >= record.budget_microusd:
             raise BudgetStopError(
                 f"run {run_id} has spent ${record.spent_microusd / 1e6:.4f} of its cap of "

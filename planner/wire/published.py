@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from planner.wire import error_v1, estimate_v1, event_v1, house_v1, run_v1
+from planner.wire import adjust_v1, error_v1, estimate_v1, event_v1, house_v1, run_v1
 from planner.wire._base import Wire, schema_of
 
 FOLDER = Path(__file__).parent / "schemas"
@@ -20,6 +20,7 @@ DOCUMENTS: dict[str, tuple[type[Wire], str]] = {
     "event": (event_v1.Event, event_v1.SCHEMA),
     "run": (run_v1.Run, run_v1.SCHEMA),
     "runs": (run_v1.RunList, run_v1.LIST_SCHEMA),
+    "adjust": (adjust_v1.Adjust, adjust_v1.SCHEMA),
     "comparison": (house_v1.Comparison, "planner.comparison/1"),
     "doctor": (house_v1.Doctor, "planner.doctor/1"),
     "clean": (house_v1.Clean, "planner.clean/1"),

@@ -11,7 +11,7 @@ from planner.wire.estimate_v1 import Interval, Knobs, Quantiles, Resources
 
 SCHEMA = "planner.run/1"
 LIST_SCHEMA = "planner.runs/1"
-MINOR = 1
+MINOR = 2
 
 State = Literal[
     "planned",
@@ -91,6 +91,42 @@ class Decision(Wire):
     measured: str
 
 
+class InForce(Wire):
+    """What the run works with now, and its next attempt starts with."""
+
+    workers: Annotated[int, Field(ge=1)]
+    crew: list[int]
+    resources: Resources
+    knobs: Knobs
+    memory: Literal["normal", "low"]
+    lr_scale: NotNegative
+    schedule_batch: int | None
+    checkpoint_auto: bool
+
+
+class Adjustment(Wire):
+    """One change of the run, from the request to what came of it; null where unknown."""
+
+    id: str | None
+    command: str | None
+    what: str
+    state: Literal["waiting", "going_on", "done", "not_done", "refused"]
+    reason: Literal["asked", "lost", "replaced"]
+    how: Literal["in_flight", "relaunch", "nothing"] | None
+    asked_at: Time | None
+    done_at: Time | None
+    text: str | None
+    step: int | None
+    workers: int | None
+    downtime_s: NotNegative | None
+    stall_s: NotNegative | None
+    step_time_s: NotNegative | None
+    redone_samples: int | None
+    lost_samples: int | None
+    samples_per_s_before: NotNegative | None
+    samples_per_s: NotNegative | None
+
+
 class Run(Wire):
     """The document."""
 
@@ -119,6 +155,8 @@ class Run(Wire):
     metrics: dict[str, float | None]
     decisions: list[Decision]
     warnings: list[str]
+    in_force: InForce | None
+    adjustments: list[Adjustment]
 
 
 class RunLine(Wire):

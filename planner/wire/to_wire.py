@@ -10,11 +10,12 @@ from planner.core import types as domain
 from planner.core.errors import ExitCode, PlannerError
 from planner.core.events import Event
 from planner.core.redact import redact
-from planner.wire import error_v1, estimate_v1, event_v1, house_v1, parts, run_v1
+from planner.wire import adjust_v1, error_v1, estimate_v1, event_v1, house_v1, parts, run_v1
 from planner.wire._base import Wire
 from planner.wire._numbers import clip, finite, number, rounded, share
 
 if TYPE_CHECKING:
+    from planner.core.adjust import Expectation
     from planner.services.api import Check, Comparison, RunSummary, RunView
     from runners.base import Leftover
 
@@ -146,6 +147,50 @@ def run_document(view: RunView) -> Document:
             metrics={name: number(value) for name, value in view.metrics.items()},
             decisions=[_same(run_v1.Decision, d) for d in view.decisions],
             warnings=list(view.warnings),
+            in_force=_in_force(view),
+            adjustments=[_same(run_v1.Adjustment, change) for change in view.adjustments],
+        )
+    )
+
+
+def adjust_document(view: RunView, expectation: Expectation) -> Document:
+    """`planner.adjust/1`: what was expected of a change, and the run after it."""
+    band = expectation.samples_per_s
+    return _document(
+        adjust_v1.Adjust(
+            schema_=adjust_v1.SCHEMA,
+            schema_minor=adjust_v1.MINOR,
+            expected=adjust_v1.Expected(
+                what=expectation.what,
+                how=expectation.how,
+                why=expectation.why or None,
+                basis=expectation.basis,
+                samples_per_s_before=number(expectation.samples_per_s_before),
+                samples_per_s=None
+                if band is None
+                else adjust_v1.Band(lo=band.lo, mid=band.mid, hi=band.hi),
+                usd_per_h_before=expectation.usd_per_h_before,
+                usd_per_h=expectation.usd_per_h,
+                peak_usd_per_h=expectation.peak_usd_per_h,
+                left_before_s=number(expectation.left_before_s),
+                left_s=number(expectation.left_s),
+                cost_at_end_before_usd=number(expectation.cost_at_end_before_usd),
+                cost_at_end_usd=number(expectation.cost_at_end_usd),
+                downtime_s=number(expectation.downtime_s),
+                stall_s=number(expectation.stall_s),
+                asks=list(expectation.asks),
+                dearer=expectation.dearer,
+                notes=list(expectation.notes),
+            ),
+            outcome=next(
+                (
+                    _same(run_v1.Adjustment, change)
+                    for change in view.adjustments
+                    if change.command is not None and change.command == expectation.command
+                ),
+                None,
+            ),
+            run=run_v1.Run.model_validate(run_document(view)),
         )
     )
 
@@ -238,6 +283,22 @@ def _progress(view: RunView) -> run_v1.Progress:
         epochs=view.epochs,
         samples_per_s=number(view.samples_per_s),
         loader_wait_fraction=share(view.loader_wait_fraction),
+    )
+
+
+def _in_force(view: RunView) -> run_v1.InForce | None:
+    now = view.in_force
+    if now is None:
+        return None
+    return run_v1.InForce(
+        workers=now.workers,
+        crew=list(view.crew),
+        resources=parts.resources(now.resources),
+        knobs=parts.knobs(now.knobs),
+        memory=now.memory,
+        lr_scale=now.lr_scale,
+        schedule_batch=now.schedule_batch,
+        checkpoint_auto=now.checkpoint_auto,
     )
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,10 @@ from typing import Any
 import jsonschema
 import pytest
 from support.fake_services import RUN_ID, FakeServices, view
+from support.planner_calls import Planner
 from support.planning import NOW, candidate, estimate, probe, three_candidates
 
 from planner.cli import invocation
-from planner.cli.main import main
 from planner.cli.runtext import live_line
 from planner.core import errors
 from planner.core.distribution import Distribution
@@ -32,67 +30,6 @@ from runners.base import Leftover
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
-JOB = """
-[job]
-name = "digits"
-command = "python train.py"
-samples = 1437
-global_batch = 64
-epochs = 10
-"""
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a call of planner ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """Standard output, which must be exactly one JSON document."""
-        parsed: dict[str, Any] = json.loads(self.out)
-        assert self.out.endswith("}\n")
-        return parsed
-
-
-@pytest.fixture
-def services() -> FakeServices:
-    return FakeServices()
-
-
-@pytest.fixture
-def planner(
-    services: FakeServices,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> Iterator[Callable[..., Result]]:
-    """Call planner in this process, in an empty folder, on the fake services."""
-    monkeypatch.setattr(invocation, "open_services", lambda _folder: services)
-    monkeypatch.setattr("planner.cli.watch.LOOK_S", 0.001)
-    monkeypatch.setattr("planner.cli.commands.logs.LOOK_S", 0.001)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "job.toml").write_text(JOB)
-    (tmp_path / "train.py").write_text("print('hello')\n")
-    before = signal.getsignal(signal.SIGTERM)
-
-    def call(*arguments: str) -> Result:
-        state = ("--state-dir", str(tmp_path / "state"))
-        with pytest.raises(SystemExit) as ended:
-            main([*state, *arguments])
-        out, err = capfd.readouterr()
-        code = ended.value.code
-        return Result(code if isinstance(code, int) else 0, out, err)
-
-    yield call
-    signal.signal(signal.SIGTERM, before)
-
-
-Planner = Callable[..., Result]
-
 JSON_CALLS = {
     "estimate": ("estimate", "job.toml", "--json"),
     "run": ("run", "job.toml", "--yes", "--json"),
@@ -105,6 +42,7 @@ JSON_CALLS = {
     "resume detached": ("resume", RUN_ID, "--yes", "--detach", "--json"),
     "cancel": ("cancel", RUN_ID, "--json"),
     "extend": ("extend", RUN_ID, "--budget", "+5", "--yes", "--json"),
+    "adjust": ("adjust", RUN_ID, "workers=2", "--yes", "--json"),
     "compare": ("compare", "r-a", "r-b", "--json"),
     "doctor": ("doctor", "--json"),
     "clean": ("clean", "--json"),
@@ -112,6 +50,7 @@ JSON_CALLS = {
 SCHEMAS = {
     "estimate": "estimate",
     "runs": "runs",
+    "adjust": "adjust",
     "compare": "comparison",
     "doctor": "doctor",
     "clean": "clean",
@@ -135,6 +74,7 @@ FIRST_ASKED = {
     "resume detached": "resume",
     "cancel": "cancel",
     "extend": "extend",
+    "adjust": "may adjust",
     "compare": "compare",
     "doctor": "doctor",
     "clean": "leftovers",

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from planner.core.adjust import Adjustment, Band, Expectation, Wish
 from planner.core.distribution import Distribution
 from planner.core.errors import NotFoundError
 from planner.core.events import Event, EventSink
@@ -140,6 +141,42 @@ class FakeServices:
         )
         self.left: tuple[Leftover, ...] = ()
         self.differences = ("B trains on other data",)
+        self.expectation = Expectation(
+            what="workers 1 -> 2",
+            how="in_flight",
+            samples_per_s_before=41.0,
+            samples_per_s=Band(lo=60.0, mid=78.0, hi=82.0),
+            basis="guess",
+            usd_per_h_before=0.05,
+            usd_per_h=0.1,
+            peak_usd_per_h=0.1,
+            left_before_s=440.0,
+            left_s=231.0,
+            cost_at_end_before_usd=0.0183,
+            cost_at_end_usd=0.0186,
+            downtime_s=15.0,
+            stall_s=0.5,
+            dearer=True,
+            notes=("BatchNorm sees other batches",),
+        )
+        self.outcome: tuple[Adjustment, ...] = (
+            Adjustment(
+                id="d2",
+                command="c1",
+                what="workers 1 -> 2",
+                state="done",
+                how="in_flight",
+                text="done at step 120: stall 0.08 s",
+                step=120,
+                workers=2,
+                stall_s=0.08,
+                downtime_s=3.2,
+                lost_samples=0,
+                redone_samples=0,
+                samples_per_s_before=41.0,
+                samples_per_s=77.0,
+            ),
+        )
 
     def _called(self, name: str, about: Any = None) -> None:
         self.calls.append((name, about))
@@ -244,6 +281,13 @@ class FakeServices:
         self._called("may extend" if dry_run else "extend", (deadline_s, budget_usd))
         if not dry_run:
             self.views = [extended(self.views[0], deadline_s, budget_usd)]
+
+    def adjust(self, run_id: str, wish: Wish, *, dry_run: bool = False) -> Expectation:
+        self._called("may adjust" if dry_run else "adjust", wish)
+        if dry_run:
+            return self.expectation
+        self.views = [replace(view, adjustments=self.outcome) for view in self.views]
+        return replace(self.expectation, command="c1")
 
     def report(self, run_id: str) -> Mapping[str, Any]:
         self._called("report", run_id)

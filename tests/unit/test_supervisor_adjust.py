@@ -8,7 +8,7 @@ import pytest
 
 from planner.core.adjust import Wish, parse_wish
 from planner.core.types import AdjustPolicy, Goal, RunState
-from planner.services.supervisor.wishes import command_values
+from planner.store.codec import to_json
 from planner.store.files import load
 from runners.base import Handle
 from tests.support.runs import make_case
@@ -27,7 +27,7 @@ def ask(case, *pairs, max_usd_per_h=100.0, relaunch=False, **more):
     wish = parse_wish(pairs, relaunch=relaunch, **more)
     fields = {name: getattr(wish, name) for name in Wish.__dataclass_fields__}
     wish = Wish(**{**fields, "max_usd_per_h": max_usd_per_h})
-    case.send("adjust", **command_values(wish, " ".join(pairs), "-"))
+    case.send("adjust", wish=to_json(wish), what=" ".join(pairs), expected="-")
 
 
 def adjusted(case):

@@ -20,6 +20,8 @@ _SHAPE = (
     "zone",
 )
 _ROUNDING_USD_PER_H = 1e-6
+CLEAN_STOP_S = 15.0
+"""So long must the rest of a cap last for a run to be started or made dearer under it."""
 
 
 def place_of(job: JobSpec, resources: ResourceConfig) -> Place:

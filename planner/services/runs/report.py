@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from planner.core.adjust import Adjustment
 from planner.core.distribution import Distribution
 from planner.core.plan import Plan
 from planner.core.prediction import Interval
@@ -73,10 +74,16 @@ def _course(record: RunRecord) -> dict[str, Any]:
         "metrics": dict(sorted(record.metrics.items())),
         "best": {name: {"min": lo, "max": hi} for name, (lo, hi) in sorted(record.best.items())},
         "means": {name: _mean(record, name) for name in ("cpu", "gpu", "loader_wait")},
+        "adjustments": [_adjustment(change) for change in record.adjust.changes],
+        "in_force": to_json(record.adjust.in_force),
         "decisions": [to_json(decision) for decision in record.decisions.values()],
         "warnings": list(record.warnings),
         "log": list(record.failure_log),
     }
+
+
+def _adjustment(change: Adjustment) -> dict[str, Any]:
+    return {name: value for name, value in to_json(change).items() if name != "wish"}
 
 
 def option_text(option: Option) -> str:

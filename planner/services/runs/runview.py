@@ -6,6 +6,7 @@ from copy import copy
 from dataclasses import replace
 from datetime import datetime
 
+from planner.core.adjust import planned
 from planner.core.distribution import Distribution
 from planner.core.plan import Plan
 from planner.core.types import RunState
@@ -22,7 +23,8 @@ def run_summary(
     over = record.ended and record.state is not RunState.PAUSED
     total_s = record.total_s(now) if over else None
     inside = None
-    if record.state is RunState.DONE and total_s is not None:
+    adjusted = was_adjusted(record)
+    if record.state is RunState.DONE and total_s is not None and not adjusted:
         inside = within(plan.option.total_interval, total_s)
     deadline_at, end = record.deadline_at, record.ended_at if over else now
     return RunSummary(
@@ -43,17 +45,29 @@ def run_summary(
         within_interval=inside,
         supervisor_alive=supervisor_alive,
         reason=record.reason,
+        adjusted=adjusted,
     )
 
 
+def was_adjusted(record: RunRecord) -> bool:
+    """Whether the run was changed on request, so that it is not the one that was predicted."""
+    return any(c.reason == "asked" and c.step is not None for c in record.adjust.changes)
+
+
 def with_limits(plan: Plan, record: RunRecord) -> Plan:
-    """The plan with the cap and the deadline as they are after extensions."""
+    """The plan with the cap, the deadline and the highest price as they are agreed to now."""
     goal = replace(
         plan.goal,
         deadline_at=record.deadline_at,
         budget_usd=None if record.budget_microusd is None else record.budget_microusd / 1e6,
     )
-    return replace(plan, goal=goal, budget_microusd=record.budget_microusd)
+    now = record.adjust.in_force
+    return replace(
+        plan,
+        goal=goal,
+        budget_microusd=record.budget_microusd,
+        max_usd_per_h=plan.max_usd_per_h if now is None else now.max_usd_per_h,
+    )
 
 
 def run_view(plan: Plan, record: RunRecord, now: datetime, *, supervisor_alive: bool) -> RunView:
@@ -92,6 +106,9 @@ def run_view(plan: Plan, record: RunRecord, now: datetime, *, supervisor_alive: 
         decisions=tuple(record.decisions.values()),
         last_checkpoint_step=last.step if last else None,
         warnings=(*record.warnings, *_orphaned(plan, record, supervisor_alive)),
+        in_force=record.adjust.in_force or planned(plan),
+        crew=record.adjust.crew,
+        adjustments=tuple(record.adjust.changes),
     )
 
 

@@ -238,7 +238,8 @@ def finished_runs(state_dir: Path) -> tuple[tuple[Distribution, float], ...]:
     """What was predicted for each run that finished, and the seconds it really took.
 
     For calibration; oldest first. Runs that were paused or interrupted count with the time they
-    held or waited for resources.
+    held or waited for resources. Those that were adjusted are left out: the prediction was about
+    another run.
     """
     from planner.core.clock import SystemClock
 
@@ -246,5 +247,5 @@ def finished_runs(state_dir: Path) -> tuple[tuple[Distribution, float], ...]:
     return tuple(
         (run.predicted_total_s, run.total_s)
         for run in reversed(runs)
-        if run.state is RunState.DONE and run.total_s is not None
+        if run.state is RunState.DONE and run.total_s is not None and not run.adjusted
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from planner.core.adjust import Adjustment, AdjustState, InForce, Wish
 from planner.core.adjustrules import Facts, Verdict, decide
@@ -164,8 +163,3 @@ class Wishes:
             tried += [found] if found else []
             now = verdict.target
         return now, tried
-
-
-def command_values(wish: Wish, what: str, expected: str) -> dict[str, Any]:
-    """The values of an `adjust` request."""
-    return {"wish": to_json(wish), "what": what, "expected": expected}

@@ -1,0 +1,207 @@
+"""`planner adjust`."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from planner.cli import command, diagnostics, invocation, render
+from planner.core.adjust import LEVERS, Adjustment, Expectation, parse_wish
+from planner.core.adjustrules import AdjustRefusedError
+from planner.core.errors import EnvironmentFault
+from planner.services.api import RunView, Services
+
+LOOK_S = 0.3
+RATE_S = 20.0
+"""How long after a change its new rate is waited for, before the change is told without it."""
+
+
+def complete_lever(incomplete: str) -> list[str]:
+    """Levers for the shell's completion."""
+    return [f"{lever}=" for lever in LEVERS if lever.startswith(incomplete)]
+
+
+def adjust(
+    context: typer.Context,
+    *,
+    run: command.Run,
+    changes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="KEY=VALUE...",
+            help=f"What to change: {', '.join(LEVERS)}.",
+            autocompletion=complete_lever,
+            show_default=False,
+        ),
+    ],
+    allow_maths: Annotated[
+        bool,
+        typer.Option("--allow-maths", help="Allow what changes the mathematics: global_batch."),
+    ] = False,
+    lr_rule: Annotated[
+        str,
+        typer.Option(
+            metavar="linear|sqrt|none", help="How the learning rate follows the global batch."
+        ),
+    ] = "linear",
+    relaunch: Annotated[
+        bool, typer.Option("--relaunch", help="By checkpoint and relaunch, not in flight.")
+    ] = False,
+    yes: command.Yes = False,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Do not wait for what comes of it.")
+    ] = False,
+    json: command.Json = False,
+) -> None:
+    """Change a running job: workers, batches, memory, place, checkpoint interval.
+
+    It prints what it expects, does it between two steps where the script can, and reports what came
+    of it. The global batch stays unless it is changed itself. It asks where more may be spent, and
+    where the job file wants to be asked. docs/adjust.md tells more.
+    """
+    from dataclasses import replace
+
+    wish = parse_wish(changes, allow_maths=allow_maths, lr_rule=lr_rule, relaunch=relaunch)
+    called = invocation.of(context)
+    services = called.services()
+    run_id = services.resolve(run)
+    expected = services.adjust(run_id, wish, dry_run=True)
+    view = services.view(run_id)
+    diagnostics.say("\n".join(expectation_lines(run_id, expected)))
+    if expected.how != "nothing":
+        if not yes and (expected.dearer or expected.asks):
+            above_usd = called.settings().ui.confirm_above_usd
+            _agree(view, expected, called.line("--yes"), above_usd=above_usd)
+        # What was shown is what is agreed to, and not a cent above it.
+        agreed = replace(wish, max_usd_per_h=expected.peak_usd_per_h)
+        expected = services.adjust(run_id, agreed)
+        if not no_wait:
+            view = _wait(services, run_id, expected)
+    _report(view, expected, json=json)
+
+
+def expectation_lines(run_id: str, expected: Expectation) -> list[str]:
+    """What a change is expected to do, a line for each thing."""
+    from planner.core.units import format_duration, format_money
+
+    how = {"in_flight": "in flight", "relaunch": f"by relaunch: {expected.why}", "nothing": ""}
+    lines = [f"{run_id}  {expected.what}" + (f"   {how[expected.how]}".rstrip())]
+    if expected.how == "nothing":
+        return lines
+    lines.append(f"rate        {_rate(expected)}")
+    was, then = format_money(expected.usd_per_h_before), format_money(expected.usd_per_h)
+    lines.append(f"price       {was}/h -> {then}/h")
+    if expected.peak_usd_per_h > max(expected.usd_per_h, expected.usd_per_h_before):
+        lines.append(f"meanwhile   {format_money(expected.peak_usd_per_h)}/h: both are held")
+    if expected.left_before_s is not None and expected.left_s is not None:
+        left = f"{format_duration(expected.left_before_s)} -> {format_duration(expected.left_s)}"
+        lines.append(f"left        {left}")
+    before_usd, after_usd = expected.cost_at_end_before_usd, expected.cost_at_end_usd
+    if before_usd is not None and after_usd is not None:
+        lines.append(
+            f"cost        {format_money(before_usd)} -> {format_money(after_usd)} in the end"
+        )
+    if expected.stall_s is not None and expected.downtime_s is not None:
+        lines.append(
+            f"downtime    {expected.stall_s:.1f} s without a step,"
+            f" about {expected.downtime_s:.0f} s until it is done"
+        )
+    return lines + [f"note        {note}" for note in expected.notes]
+
+
+def _rate(expected: Expectation) -> str:
+    band, before = expected.samples_per_s, expected.samples_per_s_before
+    was = "-" if before is None else f"{before:.0f}"
+    if band is None:
+        return f"{was} samples/s now; nothing tells what it will be"
+    return f"{was} -> {band.mid:.0f} samples/s [{band.lo:.0f} - {band.hi:.0f}]   {expected.basis}"
+
+
+def _agree(view: RunView, expected: Expectation, line: str, *, above_usd: float) -> None:
+    """Ask: for more money, or because the job file wants to be asked."""
+    from planner.cli.confirm import ask_to_spend, require_terminal
+    from planner.core.units import format_money
+
+    require_terminal("this change", line)
+    worst, question = 0.0, "change it so?"
+    if expected.dearer:
+        rest = view.rest
+        more = max(1.0, expected.peak_usd_per_h / (expected.usd_per_h_before or 1.0))
+        worst = rest.worst_usd if rest.limited else rest.worst_usd * more
+        rate = format_money(expected.peak_usd_per_h)
+        question = f"change it so, at up to {rate}/h, {rest.text}?"
+    ask_to_spend(question, worst, above_usd=above_usd, verb="change it", refused="not changed")
+
+
+def _wait(services: Services, run_id: str, expected: Expectation) -> RunView:
+    """The run once it is known what came of the change, or nobody works on it any more."""
+    from planner.cli.runtext import RESTING
+
+    done_s: float | None = None
+    while True:
+        view = services.view(run_id)
+        outcome = outcome_of(view, expected)
+        if outcome is not None and not outcome.pending:
+            done_s = done_s or time.monotonic()
+            settled = outcome.state != "done" or outcome.samples_per_s is not None
+            if settled or time.monotonic() - done_s > RATE_S:
+                return view
+        run = view.summary
+        if run.state in RESTING or not run.supervisor_alive:
+            return view
+        diagnostics.status(f"{run_id}  {expected.what}  {_stage(outcome)}")
+        time.sleep(LOOK_S)
+
+
+def _stage(outcome: Adjustment | None) -> str:
+    if outcome is None or outcome.state == "waiting":
+        return "asked for"
+    return "going on" if outcome.pending else "done; measuring the new rate"
+
+
+def outcome_of(view: RunView, expected: Expectation) -> Adjustment | None:
+    """What became of a change that was asked for; None before the supervisor has heard of it."""
+    found = [c for c in view.adjustments if c.command and c.command == expected.command]
+    return found[0] if found else None
+
+
+def _report(view: RunView, expected: Expectation, *, json: bool) -> None:
+    """Print what came of it.
+
+    Raises:
+        AdjustRefusedError: The supervisor refused it.
+        EnvironmentFault: It could not be done; the job goes on as it was.
+    """
+    diagnostics.status("")
+    outcome, run_id = outcome_of(view, expected), view.summary.id
+    if outcome is not None and outcome.state == "refused":
+        raise AdjustRefusedError(f"{run_id}: {outcome.text}", hint=f"planner status {run_id}")
+    if outcome is not None and outcome.state == "not_done":
+        raise EnvironmentFault(
+            f"{run_id}: {outcome.what}: {outcome.text}",
+            hint=f"planner logs {run_id} tells more",
+            code="adjust.not_done",
+        )
+    if json:
+        from planner.wire.to_wire import adjust_document
+
+        render.document(adjust_document(view, expected))
+    elif expected.how == "nothing":
+        render.text(f"{run_id} {expected.what}")
+    elif outcome is None or outcome.pending:
+        render.text(f"{run_id} {expected.what}: asked for; planner status {run_id} shows it")
+    else:
+        render.text(f"{run_id} {outcome.what}: {outcome.text}")
+
+
+APPS = {
+    "adjust": command.single(
+        adjust,
+        "planner adjust @last workers=2",
+        "planner adjust r-7f3k micro_batch=64 loader_workers=4",
+        "planner adjust r-7f3k move=local:gpu:1 --yes",
+        "planner adjust r-7f3k global_batch=512 --allow-maths --lr-rule sqrt",
+    )
+}

@@ -1,0 +1,164 @@
+"""`planner adjust`: what it shows, when it asks, what it ends with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from support.fake_services import RUN_ID, FakeServices, view
+from support.planner_calls import Planner
+
+from planner.core import errors
+from planner.core.adjust import Target
+from planner.core.adjustrules import AdjustRefusedError
+from planner.core.types import RunState
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("planner.cli.commands.adjust.LOOK_S", 0.001)
+
+
+def ended(services: FakeServices, **changes: object) -> None:
+    """What comes of the change."""
+    services.outcome = (replace(services.outcome[0], **changes),)
+
+
+def test_it_shows_what_it_expects_and_tells_what_came_of_it(
+    planner: Planner,
+    services: FakeServices,
+) -> None:
+    result = planner("adjust", RUN_ID, "workers=2", "--yes")
+    assert result.code == 0
+    assert "workers 1 -> 2   in flight" in result.err
+    assert "41 -> 78 samples/s [60 - 82]   guess" in result.err
+    assert "price       $0.0500/h -> $0.10/h" in result.err
+    assert "0.5 s without a step" in result.err
+    assert result.out == f"{RUN_ID} workers 1 -> 2: done at step 120: stall 0.08 s\n"
+    (wish,) = services.asked("adjust")
+    assert (wish.workers, wish.max_usd_per_h) == (2, 0.1)
+
+
+def test_more_money_is_asked_for(planner: Planner, services: FakeServices) -> None:
+    result = planner("adjust", RUN_ID, "workers=2")
+    assert result.code == 10
+    assert "--yes" in result.err and "41 -> 78" in result.err
+    assert not services.asked("adjust")
+
+
+@pytest.mark.parametrize(("asks", "code"), [((), 0), (("workers",), 10)])
+def test_what_costs_no_more_is_asked_about_only_where_the_job_file_says_so(
+    planner: Planner,
+    services: FakeServices,
+    asks: tuple[str, ...],
+    code: int,
+) -> None:
+    services.expectation = replace(services.expectation, dearer=False, asks=asks)
+    assert planner("adjust", RUN_ID, "workers=2").code == code
+
+
+def test_nothing_to_do_is_done(planner: Planner, services: FakeServices) -> None:
+    services.expectation = replace(services.expectation, how="nothing", what="nothing to do")
+    result = planner("adjust", RUN_ID, "workers=1")
+    assert (result.code, result.out) == (0, f"{RUN_ID} nothing to do\n")
+    assert not services.asked("adjust")
+
+
+@pytest.mark.parametrize(("state", "code"), [("refused", 2), ("not_done", 4)])
+def test_what_was_not_done_ends_with_its_code_and_its_reason(
+    planner: Planner,
+    services: FakeServices,
+    state: str,
+    code: int,
+) -> None:
+    ended(services, state=state, text="worker 1 was not ready in time")
+    result = planner("adjust", RUN_ID, "workers=2", "--yes", "--json")
+    assert result.code == code
+    assert "was not ready in time" in result.document["text"]
+
+
+def test_a_refusal_comes_before_anything_is_asked(
+    planner: Planner,
+    services: FakeServices,
+) -> None:
+    services.fail["may adjust"] = AdjustRefusedError(
+        "the job file says that workers is never changed", hint="x", code="adjust.never"
+    )
+    result = planner("adjust", RUN_ID, "workers=2", "--json")
+    assert (result.code, result.document["code"]) == (2, "adjust.never")
+
+
+def test_it_need_not_wait(planner: Planner, services: FakeServices) -> None:
+    services.outcome = ()
+    result = planner("adjust", RUN_ID, "workers=2", "--yes", "--no-wait")
+    assert (result.code, "asked for" in result.out) == (0, True)
+
+
+def test_the_document_has_expectation_outcome_and_run(
+    planner: Planner,
+    services: FakeServices,
+) -> None:
+    document = planner("adjust", RUN_ID, "workers=2", "--yes", "--json").document
+    assert document["expected"]["samples_per_s"]["mid"] == 78.0
+    assert document["outcome"]["stall_s"] == 0.08
+    assert document["run"]["adjustments"][0]["lost_samples"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("wrkers=2",), "did you mean workers?"),
+        (("workers",), "needs a value"),
+        (("workers=0",), "whole number from 1"),
+        (("workers=2", "workers=3"), "given twice"),
+        (("memory=tight",), "low or normal"),
+        (("checkpoint_interval=30",), "30 what?"),
+        (("global_batch=64", "--lr-rule", "cubic"), "--lr-rule cubic"),
+        (("move=a:b:c:2",), "move=a:b:c:2 does not fit"),
+    ],
+)
+def test_what_cannot_be_understood_is_said_how_it_is_written(
+    planner: Planner,
+    words: tuple[str, ...],
+    says: str,
+) -> None:
+    result = planner("adjust", RUN_ID, *words)
+    assert result.code == 2
+    assert says in result.err
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("local", Target(runner="local")),
+        ("local:1", Target(runner="local", workers=1)),
+        ("local:gpu", Target(runner="local", pool="gpu")),
+        ("local:gpu:2", Target(runner="local", pool="gpu", workers=2)),
+    ],
+)
+def test_a_place_is_read(
+    planner: Planner,
+    services: FakeServices,
+    text: str,
+    target: Target,
+) -> None:
+    planner("adjust", RUN_ID, f"move={text}", "--yes")
+    assert services.asked("adjust")[0].move == target
+
+
+def test_a_run_that_rests_ends_the_wait(planner: Planner, services: FakeServices) -> None:
+
+    services.outcome = ()
+    services.views = [view(RunState.DONE)]
+    result = planner("adjust", RUN_ID, "workers=2", "--yes")
+    assert result.code == 0
+
+
+def test_a_run_that_is_not_running_is_refused(
+    planner: Planner,
+    services: FakeServices,
+) -> None:
+    services.fail["may adjust"] = errors.TransitionError(
+        "run r-7f3k is done", hint="planner status"
+    )
+    assert planner("adjust", RUN_ID, "workers=2").code == 2

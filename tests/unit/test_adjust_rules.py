@@ -1,0 +1,184 @@
+"""What the rules of a change say, and what is expected of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from planner.core.adjust import parse_wish, planned
+from planner.core.adjustrules import AdjustRefusedError, Site, decide
+from planner.core.types import AdjustPolicy
+from planner.services.runs.expect import expect
+from planner.services.runs.facts import facts_of
+from planner.services.runs.runview import run_view
+from runners.fake import FakeRunner
+from tests.support.runs import FakeClock, fake_estimate, make_case, plan_of
+
+ALL = ("workers", "micro_batch", "loader_workers", "memory", "global_batch")
+
+
+@pytest.fixture
+def run(tmp_path):
+    return plan_of(fake_estimate(tmp_path, workers=1, slots=4), "r-0001")
+
+
+def facts(plan, levers=ALL, **changes):
+    runner = FakeRunner(FakeClock())
+    return replace(facts_of(plan, levers, lambda _name: runner, ["fake"]), **changes)
+
+
+def verdict(plan, *pairs, now=None, told=None, **changes):
+    flags = {key: changes.pop(key) for key in ("allow_maths", "lr_rule") if key in changes}
+    wish = parse_wish(pairs, relaunch=changes.pop("relaunch", False), **flags)
+    return decide(wish, now or planned(plan), told or facts(plan, **changes))
+
+
+def refusal(plan, *pairs, **changes):
+    with pytest.raises(AdjustRefusedError) as refused:
+        verdict(plan, *pairs, **changes)
+    return refused.value.code
+
+
+def test_what_the_job_can_change_is_done_in_flight(run):
+    found = verdict(run, "workers=2", "loader_workers=2")
+    assert (found.how, found.why, found.asks) == ("in_flight", "", ())
+    assert found.target.resources.workers == 2
+    assert (found.target.knobs.micro_batch, found.target.knobs.accumulation) == (5, 1)
+    assert found.target.price.usd_per_h == pytest.approx(2 * run.option.price.usd_per_h)
+
+
+@pytest.mark.parametrize(
+    ("levers", "why"),
+    [((), "its workers join each other by themselves"), (ALL, "")],
+)
+def test_why_it_takes_a_relaunch(run, levers, why):
+    assert verdict(run, "workers=2", levers=levers).why == why
+
+
+def test_a_runner_that_cannot_grow_takes_a_relaunch(run):
+    told = facts(run)
+    still = {key: replace(site, grows=False) for key, site in told.sites.items()}
+    assert "cannot start workers" in verdict(run, "workers=2", told=replace(told, sites=still)).why
+
+
+@pytest.mark.parametrize(
+    ("pairs", "code"),
+    [
+        (("workers=5",), "adjust.workers"),
+        (("micro_batch=11",), "adjust.micro_batch"),
+        (("global_batch=20",), "adjust.maths"),
+        (("move=local:1",), "adjust.place"),
+    ],
+)
+def test_what_cannot_be_is_refused(run, pairs, code):
+    assert refusal(run, *pairs) == code
+
+
+def test_more_workers_than_samples_of_a_step_are_refused(tmp_path):
+    plan = plan_of(fake_estimate(tmp_path, workers=1, slots=8, global_batch=4), "r-0001")
+    assert refusal(plan, "workers=8") == "adjust.workers"
+    assert refusal(plan, "workers=4", "global_batch=3", allow_maths=True) == "adjust.batch"
+
+
+def test_the_job_file_has_its_say(run):
+    never = AdjustPolicy(allow=(), ask=("micro_batch",), never=("workers",))
+    assert refusal(run, "workers=2", policy=never) == "adjust.never"
+    found = verdict(run, "micro_batch=5", "memory=low", policy=never)
+    assert found.asks == ("micro_batch", "memory")
+
+
+def test_the_global_batch_is_changed_with_its_schedule_and_changed_back(run):
+    more = verdict(run, "global_batch=40", allow_maths=True, lr_rule="sqrt").target
+    assert (more.lr_scale, more.schedule_batch, more.knobs.global_batch) == (2.0, 10, 40)
+    back = verdict(run, "global_batch=10", allow_maths=True, lr_rule="sqrt", now=more).target
+    assert (back.lr_scale, back.schedule_batch) == (1.0, None)
+
+
+def test_memory_halves_the_micro_batch_and_gives_it_back(run):
+    low = verdict(run, "memory=low").target
+    assert (low.memory, low.knobs.micro_batch, low.knobs.accumulation) == ("low", 5, 2)
+    assert verdict(run, "memory=normal", now=low).target.knobs.micro_batch == 10
+
+
+def test_a_micro_batch_that_the_estimate_expects_to_fail_is_refused(run):
+    small = replace(planned(run), knobs=replace(run.option.knobs, micro_batch=2, accumulation=5))
+    options = tuple(
+        replace(run.option, knobs=replace(run.option.knobs, micro_batch=micro), p_oom=p_oom)
+        for micro, p_oom in ((2, 0.0), (4, 0.4), (8, 0.9))
+    )
+    assert verdict(run, "micro_batch=5", now=small, options=options).how == "in_flight"
+    assert refusal(run, "micro_batch=9", now=small, options=options) == "adjust.memory"
+    assert verdict(run, "micro_batch=9", now=small).how == "in_flight"
+
+
+def test_a_script_without_the_sdk_is_told_plainly(run):
+    assert refusal(run, "memory=low", tier=0) == "adjust.tier"
+    assert refusal(run, "micro_batch=5", tier=0, relaunch=True) == "adjust.tier"
+    assert refusal(run, "workers=2", tier=0) == "adjust.tier"
+    assert verdict(run, "workers=2", tier=0, relaunch=True).how == "relaunch"
+    command = ("train", "--batch={micro_batch}")
+    found = verdict(run, "micro_batch=5", tier=0, relaunch=True, command=command)
+    assert found.how == "relaunch"
+
+
+@pytest.mark.parametrize(
+    ("network", "how"), [("fake", "in_flight"), (None, "relaunch"), ("other", "relaunch")]
+)
+def test_a_move_is_in_flight_within_one_network_only(run, network, how):
+    told = facts(run)
+    offers = tuple(
+        replace(o, resources=replace(o.resources, runner="far", pool="gpu", gpu="A100"))
+        for o in told.sites["fake", "cpu"].offers
+    )
+    far = Site(runner="far", pool="gpu", grows=True, shrinks=True, network=network, offers=offers)
+    told = replace(told, sites={**told.sites, ("far", "gpu"): far})
+    found = verdict(run, "move=far:2", told=told)
+    assert (found.how, found.moves, found.target.workers) == (how, True, 2)
+
+
+# ---- what is expected
+
+
+def expected(tmp_path, *pairs, options=()):
+    case = make_case(tmp_path, workers=1, slots=4, samples=2000)
+    case.clock.at(60, lambda: case.send("cancel"))
+    case.go()
+    events = [e for e in case.events if e.type == "run.progress"]
+    record = case.record
+    view = run_view(case.plan, record, events[-1].ts, supervisor_alive=True)
+    view = replace(view, samples_per_s=20.0, usd_per_h=3.6)
+    now = planned(case.plan)
+    wish = parse_wish(pairs, relaunch=False)
+    found = decide(wish, now, facts(case.plan))
+    return case.plan, expect(view, wish, now, found, options)
+
+
+def test_without_an_estimate_the_rate_is_a_guess(tmp_path):
+    _, found = expected(tmp_path, "workers=2")
+    assert found.basis == "guess"
+    assert found.samples_per_s.lo == 20.0 and found.samples_per_s.hi == 40.0
+    assert 30 < found.samples_per_s.mid < 40
+    assert found.dearer and found.peak_usd_per_h == pytest.approx(7.2)
+    assert found.stall_s < 1.0 < found.downtime_s
+
+
+def test_the_kept_estimate_says_it_by_its_ratio(tmp_path):
+    plan, _ = expected(tmp_path, "workers=2")
+    option = plan.option
+    two = replace(
+        option,
+        resources=replace(option.resources, workers_per_node=2, vcpus_per_node=2),
+        knobs=replace(option.knobs, micro_batch=5),
+        throughput_samples_per_s=option.throughput_samples_per_s.scaled(1.7),
+    )
+    (tmp_path / "b").mkdir()
+    _, found = expected(tmp_path / "b", "workers=2", options=(option, two))
+    assert found.basis == "estimate"
+    assert found.samples_per_s.mid == pytest.approx(34.0)
+
+
+def test_fewer_workers_cost_no_more(tmp_path):
+    _, found = expected(tmp_path, "micro_batch=5")
+    assert not found.dearer
+    assert any("BatchNorm" in note for note in found.notes)
