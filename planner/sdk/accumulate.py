@@ -3,8 +3,8 @@
 The script's loop calls zero_grad, backward, step and scheduler.step for every micro-batch. Inside
 the loop over batches, the calls that must not act are turned away: zero_grad but for the first
 micro-batch, the two steps and clipping but for the last. DistributedDataParallel sends gradients at
-the last only. The turned-away methods sit on the objects for the length of the loop and never show
-in a state_dict.
+the last only, planner's own reduction works during the last backward pass. The turned-away methods
+sit on the objects for the length of the loop and never show in a state_dict.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from planner.sdk.clipping import intercept_clipping
+from planner.sdk.crew.reduction import Reduction
 from planner.sdk.errors import SdkError
 from planner.sdk.order import Micro
 
@@ -24,9 +25,16 @@ _WHOLE = Micro(0, 0)
 
 
 class Accumulation:
-    """Makes `optimizer` and `scheduler` act once per global batch."""
+    """Makes `optimizer` and `scheduler` act once per global batch.
+
+    Attributes:
+        reduction: Adds up the gradients of the workers that planner joins.
+        ticks: How often the scheduler is really stepped when the script steps it.
+    """
 
     def __init__(self, *, model: Any, optimizer: Any, scheduler: Any) -> None:
+        self.reduction = Reduction(self.parameters, self._check_grown)
+        self.ticks = 1
         self._model = model
         self._optimizer = optimizer
         self._scheduler = scheduler
@@ -37,11 +45,14 @@ class Accumulation:
         self._grown: tuple[Any, weakref.ref[Any]] | None = None  # a parameter, its gradient
         self._undo: list[Callable[[], None]] = []
 
-    def install(self, *, accumulates: bool, freeze_scheduler: bool) -> None:
+    def install(
+        self, *, accumulates: bool, freeze_scheduler: bool, own_ticks: bool = False
+    ) -> None:
         """Take hold of the objects where that is needed; `remove` lets go.
 
         Args:
-            accumulates: Some steps have more than one micro-batch.
+            accumulates: Some steps have more than one micro-batch, or may not count.
+            own_ticks: The scheduler is not simply stepped once a step.
             freeze_scheduler: A probe may do more steps than the schedule is long, and some
                 schedules refuse that.
         """
@@ -49,10 +60,10 @@ class Accumulation:
         if accumulates:
             _intercept(self._optimizer, "step", self._step, self._undo)
             _intercept(self._optimizer, "zero_grad", self._zero_grad, self._undo)
-            intercept_clipping(self.gradients_ready, self._parameters, self._undo)
+            intercept_clipping(self.gradients_ready, self.parameters, self._undo)
             for module in _with_inner(self._model):
                 _intercept(module, "zero_grad", self._zero_grad, self._undo)
-        if self._scheduler is not None and (accumulates or freeze_scheduler):
+        if self._scheduler is not None and (accumulates or freeze_scheduler or own_ticks):
             _subclass(self._scheduler, "step", self._scheduler_step, self._undo)
 
     def remove(self) -> None:
@@ -72,6 +83,10 @@ class Accumulation:
         self._finished = False
         if micro.carry != 1.0:
             self._scale(micro.carry)
+        if micro.last:
+            self.reduction.arm(micro.weight)
+        else:
+            self.reduction.disarm()
         if self._undo:
             self._sync_gradients(micro.last)
 
@@ -82,11 +97,13 @@ class Accumulation:
         if not self._finished:
             self._finished = True
             self._check_grown()
-            if self._micro.finish != 1.0:
+            if self._micro.finish != 1.0 and not self.reduction.active:
                 self._scale(self._micro.finish)
         return True
 
     def _step(self, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.reduction.failed:
+            return None  # a worker was lost: the step is done again
         if self.gradients_ready():
             self._begun = False
             return real(*args, **kwargs)
@@ -99,7 +116,7 @@ class Accumulation:
         """Note one gradient that the next backward pass must add to."""
         if getattr(self._model, "gradient_as_bucket_view", False):
             return  # then DistributedDataParallel itself replaces gradients
-        for parameter in self._parameters():
+        for parameter in self.parameters():
             if parameter.grad is not None and not parameter.grad.is_sparse:
                 self._grown = parameter, weakref.ref(parameter.grad)
                 return
@@ -119,7 +136,8 @@ class Accumulation:
                     "cannot be gathered: use optimizer.zero_grad() or model.zero_grad()"
                 )
 
-    def _parameters(self) -> Iterator[Any]:
+    def parameters(self) -> Iterator[Any]:
+        """Every parameter that the optimiser changes."""
         for group in self._optimizer.param_groups:
             yield from group["params"]
 
@@ -130,12 +148,16 @@ class Accumulation:
         return None
 
     def _scheduler_step(self, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        acts = self._micro.last and not self._frozen
-        return real(*args, **kwargs) if acts else None
+        if not self._micro.last or self._frozen or self.reduction.failed:
+            return None
+        result = None
+        for _ in range(self.ticks):
+            result = real(*args, **kwargs)
+        return result
 
     def _scale(self, factor: float) -> None:
         torch: Any = sys.modules["torch"]
-        gradients = [p.grad for p in self._parameters() if p.grad is not None]
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
         if gradients:
             with torch.no_grad():
                 torch._foreach_mul_(gradients, factor)

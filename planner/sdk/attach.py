@@ -66,14 +66,14 @@ def attach(
 
 
 def steps_per_epoch(loader: Any) -> int:
-    """Optimiser steps of one epoch as it will really be run: what a step-wise schedule needs.
+    """How often a schedule that is stepped with the optimiser is stepped in one epoch.
 
-    Without planner this is `len(loader)`. Under planner a step may take several micro-batches.
+    Without planner this is `len(loader)`. Under planner a step may take several micro-batches, and
+    the number stays the same whatever becomes of workers and global batch.
     """
     env = read_environment()
     if env is None or env.global_batch is None or shuffles(loader) is None:
         return len(loader)
-    bounds = step_bounds(
-        len(loader.dataset), env.global_batch, env.world_size, drop_last=loader.drop_last
-    )
+    batch = env.schedule_batch or env.global_batch
+    bounds = step_bounds(len(loader.dataset), batch, 1, drop_last=loader.drop_last)
     return sum(1 for _ in bounds)

@@ -1,13 +1,18 @@
-"""What happens between two steps: checkpoint, stop, on all workers at the same step."""
+"""What is asked for between two steps, and that all workers do it at the same step."""
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from planner.sdk.courier import Courier
+from planner.sdk.crew.board import Order
+from planner.sdk.crew.crew import Crew, Expelled
+from planner.sdk.crew.group import GroupBroken
 from planner.sdk.distributed import Workers
-from planner.sdk.errors import EXIT_NOT_SAVED, EXIT_STOPPED, tell
 from planner.sdk.keeper import Keeper
 from planner.sdk.signals import StopFlag
 
@@ -17,86 +22,144 @@ _STOP_REASONS = ("", "control", "signal")
 _SAVE_REASONS = ("", "interval", "request")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Orders:
-    """What is to be done at this boundary, the same on all workers: why, or an empty text."""
+    """What is to be done at this boundary, the same on all workers.
 
-    stop: str
-    save: str
-
-
-class Boundary:
-    """Looks for orders at step boundaries.
-
-    A single worker looks every time: it costs a few attribute reads. Several workers must agree,
-    which costs a collective; so they do it about once a second, and each time the leader also says
-    after how many steps the next time is.
+    Attributes:
+        stop: Why to checkpoint and leave; empty when not.
+        save: Why to write a checkpoint; empty when not.
+        adjust: What is wanted of the knobs; None changes nothing.
+        plan: Generation to enter; 0 stays.
+        recover: A worker is lost: find the others and go on with them.
     """
 
-    def __init__(
-        self,
-        workers: Workers,
-        stop: StopFlag,
-        courier: Courier,
-        keeper: Keeper,
-        *,
-        probing: bool,
-    ) -> None:
-        self._workers = workers
+    stop: str = ""
+    save: str = ""
+    adjust: Mapping[str, Any] | None = None
+    plan: int = 0
+    recover: bool = False
+
+
+class Requests:
+    """What is asked of this worker: by signals, by the control file, by the time that passes."""
+
+    def __init__(self, stop: StopFlag, courier: Courier, keeper: Keeper, *, probing: bool) -> None:
         self._stop = stop
         self._courier = courier
         self._keeper = keeper
         self._probing = probing
         control = courier.control
         self._served = control.checkpoint if control is not None else 0
-        self._steps_left = 1
-        self._steps_since = 0
-        self._looked_s = time.monotonic()
+        self._adjust_id = control.adjust.get("id") if control and control.adjust else None
 
-    def look(self, *, always: bool = False) -> Orders | None:
-        """What was asked for; None when nothing was, or when it is not yet time to look.
-
-        Asking changes nothing: orders that are not obeyed are there again at the next look.
-        """
-        stop, save, next_in = self._stop_wanted(), 0, 0
-        if self._workers.count == 1:
-            save = self._save_wanted()
-        else:
-            self._steps_since += 1
-            self._steps_left -= 1
-            if self._steps_left > 0 and not always:
-                return None
-            save, next_in = self._save_wanted(), self._next_in()
-            stop, save, self._steps_left = self._workers.highest([stop, save, next_in])
-            self._steps_since = 0
-            self._looked_s = time.monotonic()
-        return Orders(_STOP_REASONS[stop], _SAVE_REASONS[save]) if stop or save else None
-
-    def obey(self, orders: Orders, *, random: bytes | None = None) -> None:
-        """Save or stop; `random` is the random state to go on with, if it is not that of now.
-
-        Raises:
-            SystemExit: 75 when asked to stop and saved, 74 when it could not be saved.
-        """
-        if orders.stop:
-            self._leave(orders.stop, random)
-        if self._courier.control is not None:
-            self._served = self._courier.control.checkpoint
-        self._keeper.save(orders.save, random=random)
-
-    def _stop_wanted(self) -> int:
+    @property
+    def stop(self) -> int:
+        """Number of the reason to stop; 0 when there is none."""
         if self._stop.raised:
             return 2
         control = self._courier.control
         return int(control is not None and control.stop)
 
-    def _save_wanted(self) -> int:
+    @property
+    def save(self) -> int:
+        """Number of the reason to save; 0 when there is none."""
         control = self._courier.control
         if control is None or self._probing:
             return 0
         if control.checkpoint > self._served:
             return 2
+        if self._keeper.writing:
+            return 0  # it would wait for the one that is on its way to the disk
         return int(time.monotonic() - self._keeper.saved_at_s >= control.interval_s)
+
+    @property
+    def adjust(self) -> Mapping[str, Any] | None:
+        """What is wanted and was not looked at yet."""
+        control = self._courier.control
+        if control is None or control.adjust is None or self._probing:
+            return None
+        return control.adjust if control.adjust.get("id") != self._adjust_id else None
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether nothing is wanted any more of what was taken up."""
+        control = self._courier.control
+        return control is not None and control.adjust is None and self._adjust_id is not None
+
+    def saved(self) -> None:
+        """A checkpoint was written: whatever was asked for before it is served."""
+        if self._courier.control is not None:
+            self._served = self._courier.control.checkpoint
+
+    def looked_at(self, adjust_id: object) -> None:
+        """An adjustment was taken up or refused."""
+        self._adjust_id = adjust_id
+
+
+class Boundary(Protocol):
+    """Looks for orders at step boundaries."""
+
+    def look(self, *, always: bool = False) -> Orders | None:
+        """What all workers do now; None when there is nothing, or when it is not time to look.
+
+        Asking changes nothing: orders that are not obeyed are there again at the next look.
+        """
+
+
+class Planner(Protocol):
+    """Works out what an order needs of the feed; see planner.sdk.changes."""
+
+    def screen(self, adjust: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """As the leader: take a wish up; what the workers must agree on for it, if anything."""
+
+    def withdraw(self) -> None:
+        """As the leader: wait for nobody any more."""
+
+    def lead_steps(self, adjust: Mapping[str, Any] | None) -> int:
+        """Steps from now until a change can be had without a pause."""
+
+    def ahead(self, steps: int) -> tuple[int, int]:
+        """Epoch and position so many steps from now."""
+
+    def prepare(self, order: Order) -> None:
+        """An order became known that is due later."""
+
+
+class ScriptBoundary:
+    """Of workers that the script joined: they agree by a collective.
+
+    That costs, so they do it about once a second, and each time the leader also says after how many
+    steps the next time is.
+    """
+
+    def __init__(self, requests: Requests, workers: Workers, planner: Planner) -> None:
+        self._requests = requests
+        self._workers = workers
+        self._planner = planner
+        self._steps_left = 1
+        self._steps_since = 0
+        self._looked_s = time.monotonic()
+
+    def look(self, *, always: bool = False) -> Orders | None:
+        """See `Boundary`."""
+        self._steps_since += 1
+        self._steps_left -= 1
+        if self._steps_left > 0 and not always:
+            return None
+        wanted = self._requests
+        adjust = wanted.adjust if self._workers.leads else None
+        if adjust is not None:
+            adjust = self._planner.screen(adjust)
+        mine = [wanted.stop, wanted.save, self._next_in(), int(adjust is not None)]
+        stop, save, self._steps_left, changes = self._workers.highest(mine)
+        self._steps_since = 0
+        self._looked_s = time.monotonic()
+        if changes:
+            adjust = json.loads(self._workers.from_leader(json.dumps(adjust)))
+        if not (stop or save or changes):
+            return None
+        return Orders(stop=_STOP_REASONS[stop], save=_SAVE_REASONS[save], adjust=adjust)
 
     def _next_in(self) -> int:
         """Steps that take about a second, as the last ones did; 0 from all but the leader."""
@@ -105,14 +168,83 @@ class Boundary:
         step_s = (time.monotonic() - self._looked_s) / max(1, self._steps_since)
         return max(1, min(_MOST_STEPS, int(_PERIOD_S / max(step_s, 1e-6))))
 
-    def _leave(self, reason: str, random: bytes | None) -> None:
-        self._courier.say("stopping", at_once=True, reason=reason, step=self._keeper.at.step)
-        saved = self._probing or self._keeper.save("stop", random=random)
-        if not saved:
-            tell(
-                "asked to stop, but nothing could be saved: the steps since the last checkpoint "
-                "will be done again"
-            )
-        self._workers.leave()
-        self._courier.close()
-        self._workers.exit(EXIT_STOPPED if saved else EXIT_NOT_SAVED)
+
+class CrewBoundary:
+    """Of workers that planner joins, and of a single one.
+
+    The leader tells the others an order over their connections, and takes part in the next step
+    only once all have it. They cannot be further than in that step, which ends with a collective:
+    so an order for the boundary after it reaches everyone in time. Without orders nothing is sent.
+    """
+
+    def __init__(self, requests: Requests, crew: Crew, keeper: Keeper, planner: Planner) -> None:
+        self._requests = requests
+        self._crew = crew
+        self._keeper = keeper
+        self._planner = planner
+        self._known: Order | None = None
+        self._wished = False
+
+    def look(self, *, always: bool = False) -> Orders | None:
+        """See `Boundary`.
+
+        Raises:
+            Expelled: The others went on without this worker.
+        """
+        board = self._crew.board
+        if board.look:
+            board.look = False
+            if board.expelled:
+                raise Expelled
+            if board.broken:
+                self._known = None
+                return Orders(recover=True)
+            if board.order is not None and board.order.generation == self._crew.generation:
+                self._learn(board.order)
+        if self._known is None:
+            try:
+                self._ask()
+            except GroupBroken:
+                self._known = None
+                return Orders(recover=True)
+        order = self._known
+        if order is None or order.at > self._keeper.at.step:
+            return None
+        self._known = board.order = None
+        return Orders(stop=order.stop, save=order.save, adjust=order.knobs, plan=order.plan)
+
+    def _learn(self, order: Order) -> None:
+        if self._known is None or self._known.number != order.number:
+            self._known = order
+            self._planner.prepare(order)
+
+    def _ask(self) -> None:
+        """Have an order given, if there is anything to do. One thing at a time."""
+        requests = self._requests
+        if not self._crew.leads:
+            if requests.stop == 2 and not self._wished:
+                self._wished = True
+                self._crew.wish_stop("signal")
+            return
+        stop = _STOP_REASONS[requests.stop] or self._crew.board.stop_wished
+        if stop:
+            self._give(0, stop=stop)
+        elif self._crew.board.ready is not None:
+            plan = self._crew.board.ready
+            self._give(self._planner.lead_steps(None), plan=plan.generation)
+        elif requests.adjust is not None:
+            wanted = self._planner.screen(requests.adjust)
+            if wanted is not None:
+                self._give(self._planner.lead_steps(wanted), knobs=wanted)
+        elif requests.withdrawn:
+            self._planner.withdraw()
+        elif requests.save:
+            self._give(0, save=_SAVE_REASONS[requests.save])
+
+    def _give(self, lead_steps: int, **what: Any) -> None:
+        # With others, one more: they may be in the step that begins now.
+        steps = lead_steps + int(self._crew.size > 1)
+        epoch, position = self._planner.ahead(steps)
+        at = self._keeper.at
+        where = {"at": at.step + steps, "epoch": epoch, "position": position, "seed": at.seed}
+        self._learn(self._crew.give(**where, **what))

@@ -1,7 +1,7 @@
 """The one thread that touches planner's files, so that a slow or full disk never stops training.
 
-It writes the events, reads the control file and samples memory, twice a second. The training loop
-only appends to a bounded queue and reads plain attributes.
+It writes the events, reads the control file and samples memory, a few times a second. The training
+loop only appends to a bounded queue and reads plain attributes.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from planner.sdk.errors import tell
 from planner.sdk.memory import device_bytes, tree_rss_bytes
 
-_PERIOD_S = 0.5
-_CONTROL_PERIOD_S = 1.0
+_PERIOD_S = 0.25
 _MEMORY_PERIOD_S = 2.0
 _KEPT_EVENTS = 10_000
 _LAST_WORDS_S = 3.0
@@ -36,25 +35,34 @@ class Control:
         self.stop = False
         self.checkpoint = 0
         self.interval_s = interval_s
+        self.adjust: Mapping[str, Any] | None = None
         self._path = path
         self._read_before = False
+        self._stamp: tuple[int, int] | None = None
 
     def read(self) -> int | None:
         """Read the file; its `seq` when that grew, else None."""
         if self._path is None:
             return None
         try:
+            status = self._path.stat()
+            stamp = (status.st_mtime_ns, status.st_ino)
+            if stamp == self._stamp:
+                return None
             said = json.loads(self._path.read_text(encoding="utf-8"))
             seq = int(said.get("seq", 0))
             stop = bool(said.get("stop", False))
             checkpoint = int(said.get("checkpoint", 0))
             interval_s = float(said.get("checkpoint_interval_s") or self.interval_s)
+            adjust = said.get("adjust")
         except (OSError, ValueError, TypeError, AttributeError):
             return None  # not there yet, or caught in mid-write: the next look will tell
+        self._stamp = stamp
         if self._read_before and seq <= self.seq:
             return None
         self._read_before = True
         self.seq, self.stop, self.checkpoint = seq, stop, checkpoint
+        self.adjust = adjust if isinstance(adjust, dict) else None
         if interval_s > 0:
             self.interval_s = interval_s
         return seq
@@ -69,13 +77,13 @@ class Courier:
         self.control = control
         self._path = path
         self._device = device
-        self._speaks = speaks
+        self.speaks = speaks
         self._queue: deque[dict[str, Any]] = deque(maxlen=_KEPT_EVENTS)
         self._unwritten = b""
         self._file: int | None = None
         self._complained: set[str] = set()
         self._peak_rss_bytes = 0
-        self._next_control_s = self._next_memory_s = 0.0
+        self._next_memory_s = 0.0
         self._busy = threading.Lock()
         self._wake = threading.Event()
         self._idle = threading.Event()
@@ -145,12 +153,10 @@ class Courier:
                 tell(f"cannot report to {self._path} ({text}); training goes on")
 
     def _look(self) -> None:
-        now_s = time.monotonic()
-        if self.control is None or now_s < self._next_control_s:
+        if self.control is None:
             return
-        self._next_control_s = now_s + _CONTROL_PERIOD_S - _PERIOD_S / 2
         seq = self.control.read()
-        if seq is not None and self._speaks:
+        if seq is not None and self.speaks:
             self.say("control", seq=seq)
 
     def _measure(self) -> None:

@@ -1,4 +1,4 @@
-"""What the workers of one job agree on, over the script's own process group."""
+"""What the workers of one job agree on: over planner's own groups, or over the script's."""
 
 from __future__ import annotations
 
@@ -8,55 +8,68 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from planner.sdk.crew.crew import Crew
+from planner.sdk.crew.group import Group
 from planner.sdk.errors import SdkError
 
 
-class Workers:
-    """This worker and its peers. With a single worker nothing is sent."""
+def script_joins() -> bool:
+    """Whether the script has made a process group of its own."""
+    torch: Any = sys.modules.get("torch")
+    distributed: Any = torch.distributed if torch is not None else None
+    return bool(
+        distributed is not None and distributed.is_available() and distributed.is_initialized()
+    )
 
-    def __init__(self, rank: int, count: int) -> None:
-        self.rank = rank
-        self.count = count
+
+class Workers:
+    """This worker and its peers. With a single worker nothing is sent.
+
+    Args:
+        rank: Of this worker, in a group that the script made.
+        count: Workers of the script's group.
+        crew: Joins the workers instead; who is in it may change at step boundaries.
+    """
+
+    def __init__(self, rank: int, count: int, crew: Crew | None = None) -> None:
+        self._crew = crew
+        self._rank, self._count = rank, count
         self._code: int | None = None
-        self._torch: Any = sys.modules.get("torch")
-        self._dist: Any = self._torch.distributed if self._torch is not None else None
-        if count == 1:
-            return
-        if self._dist is None or not self._dist.is_available() or not self._dist.is_initialized():
-            raise SdkError(
-                f"WORLD_SIZE is {count}, but torch.distributed is not initialised: call "
-                "torch.distributed.init_process_group() before planner.attach()"
-            )
-        if self._dist.get_world_size() != count:
-            raise SdkError(
-                f"WORLD_SIZE is {count}, but the process group has {self._dist.get_world_size()}"
-            )
-        atexit.register(self._end)
+        self._own: Group | None = None
+        self._dist: Any = None
+        if crew is None and count > 1:
+            self._own = self._script_group(rank, count)
+        if crew is not None or count > 1:
+            atexit.register(self._end)
+
+    @property
+    def rank(self) -> int:
+        """This worker's place among them."""
+        return self._crew.rank if self._crew is not None else self._rank
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self._crew.size if self._crew is not None else self._count
 
     @property
     def leads(self) -> bool:
         """Whether this worker speaks and writes for all."""
         return self.rank == 0
 
+    @property
+    def _group(self) -> Group | None:
+        return self._crew.group if self._crew is not None else self._own
+
     def highest(self, values: Sequence[int]) -> list[int]:
         """The largest over all workers, place by place."""
-        if self.count == 1:
-            return list(values)
-        tensor = self._torch.tensor(values, dtype=self._torch.int64, device=self._device())
-        self._dist.all_reduce(tensor, op=self._dist.ReduceOp.MAX)
-        return [int(value) for value in tensor.tolist()]
+        group = self._group
+        return list(values) if group is None else group.highest(values)
 
     def collect(self, blob: bytes) -> list[bytes]:
         """Everyone's bytes, by rank."""
-        if self.count == 1:
-            return [blob]
-        room = self.highest([len(blob)])[0]
-        framed = len(blob).to_bytes(8, "little") + blob.ljust(room, b"\0")
-        mine = self._torch.frombuffer(bytearray(framed), dtype=self._torch.uint8).to(self._device())
-        everyone = [self._torch.empty_like(mine) for _ in range(self.count)]
-        self._dist.all_gather(everyone, mine)
-        blobs = [bytes(tensor.cpu().tolist()) for tensor in everyone]
-        return [b[8 : 8 + int.from_bytes(b[:8], "little")] for b in blobs]
+        group = self._group
+        return [blob] if group is None else group.gather(blob)
 
     def from_leader(self, text: str) -> str:
         """The leader's text, on every worker."""
@@ -64,8 +77,13 @@ class Workers:
 
     def leave(self) -> None:
         """Meet the others once more, then give up the process group."""
-        if self.count > 1 and self._dist.is_initialized():
+        if self._crew is not None:
+            if self._crew.size > 1:
+                self.highest([0])
+            self._crew.part()
+        elif self._own is not None and self._dist.is_initialized():
             self.highest([0])
+            self._own = None
             self._dist.destroy_process_group()
 
     def exit(self, code: int) -> NoReturn:
@@ -82,5 +100,17 @@ class Workers:
             sys.stderr.flush()
             os._exit(self._code)
 
-    def _device(self) -> Any:
-        return "cuda" if self._dist.get_backend() == "nccl" else "cpu"
+    def _script_group(self, rank: int, count: int) -> Group:
+        if not script_joins():
+            raise SdkError(
+                f"WORLD_SIZE is {count}, but planner cannot join these workers: give attach() the "
+                "model and the optimizer, or call torch.distributed.init_process_group() before it"
+            )
+        torch: Any = sys.modules["torch"]
+        self._dist = torch.distributed
+        if self._dist.get_world_size() != count:
+            raise SdkError(
+                f"WORLD_SIZE is {count}, but the process group has {self._dist.get_world_size()}"
+            )
+        device = torch.device("cuda" if self._dist.get_backend() == "nccl" else "cpu")
+        return Group(self._dist.group.WORLD, rank, count, device)

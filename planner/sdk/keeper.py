@@ -99,7 +99,7 @@ class Keeper:
         self._last_write_s: float | None = None
         self._rng: Random | None = None  # what is still to be restored
         self._epoch_start = b""
-        if self._folder is not None and env.probe_steps is None:
+        if self._folder is not None and env.probe_steps is None and not env.joins:
             self._resume(self._folder)
 
     def begin(self, *, planned: bool, dataset_samples: int | None) -> None:
@@ -128,6 +128,7 @@ class Keeper:
             at.seed,
             at.planned,
             at.dataset_samples,
+            at.lr_scale,
         )
 
     def mark_epoch_start(self) -> None:

@@ -27,6 +27,13 @@ def device_bytes(device: Any) -> tuple[int | None, int | None]:
     return torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
 
 
+def forget_peak(device: Any) -> None:
+    """Measure the device's peak anew: what uses memory has changed."""
+    torch: Any = sys.modules.get("torch")
+    if device is not None and torch is not None and device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def device_description(device: Any) -> tuple[str, int | None]:
     """Name of the device, `cpu` or the GPU's, and the memory that a GPU has in bytes."""
     torch: Any = sys.modules.get("torch")

@@ -31,6 +31,7 @@ class Micro:
         last: The optimiser steps after it.
         carry: Factor for the gradients accumulated so far, before this backward pass.
         finish: Factor for the gradients after the last backward pass; 1 on the others.
+        weight: What they count in the step's mean over all workers, before `finish`.
     """
 
     start: int
@@ -39,6 +40,7 @@ class Micro:
     last: bool = True
     carry: float = 1.0
     finish: float = 1.0
+    weight: float = 1.0
 
 
 class Step(NamedTuple):
@@ -61,21 +63,30 @@ class Step(NamedTuple):
         return self.stop - self.start
 
 
-def step_bounds(
+def step_end(
     samples: int, global_batch: int, workers: int, *, drop_last: bool = False, start: int = 0
-) -> Iterator[tuple[int, int]]:
-    """Positions [start, stop) of each step of an epoch, from position `start` on.
+) -> int | None:
+    """One past the last position of the step that begins at `start`; None: the epoch is over.
 
     A last, shorter step is kept, or left out with `drop_last`. One with fewer than two samples a
     worker is joined to the step before it, if there is one.
     """
-    while start < samples:
-        stop = start + global_batch
-        if drop_last and stop > samples:
+    if start >= samples:
+        return None
+    stop = start + global_batch
+    if drop_last:
+        return stop if stop <= samples else None
+    return samples if samples - stop < _FEWEST * workers else stop
+
+
+def step_bounds(
+    samples: int, global_batch: int, workers: int, *, drop_last: bool = False, start: int = 0
+) -> Iterator[tuple[int, int]]:
+    """Positions [start, stop) of each step of an epoch, from position `start` on."""
+    while True:
+        stop = step_end(samples, global_batch, workers, drop_last=drop_last, start=start)
+        if stop is None:
             return
-        left = samples - stop
-        if not drop_last and left < _FEWEST * workers:
-            stop = samples
         yield start, stop
         start = stop
 
@@ -104,7 +115,8 @@ def micro_batches(
     for i, size in enumerate(sizes):
         last = i == count - 1
         carry = sizes[i - 1] / size if i else 1.0
-        out.append(Micro(begin, begin + size, i == 0, last, carry, finish if last else 1.0))
+        last_factor, weight = finish if last else 1.0, size / samples
+        out.append(Micro(begin, begin + size, i == 0, last, carry, last_factor, weight))
         begin += size
     return tuple(out)
 

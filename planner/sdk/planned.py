@@ -6,45 +6,76 @@ from collections.abc import Iterable
 from typing import Any
 
 from planner.sdk.accumulate import check_possible, is_ddp
+from planner.sdk.distributed import Workers
 from planner.sdk.environment import WorkerEnv
 from planner.sdk.errors import SdkError
-from planner.sdk.feed import Feed, OpaqueFeed, PlannedFeed, Shape, shuffles
+from planner.sdk.feed import OpaqueFeed, shuffles
+from planner.sdk.loading import LoaderSettings
+from planner.sdk.plannedfeed import PlannedFeed, Shape
 from planner.sdk.state import Parts
 
 
-def make_feed(loader: Iterable[Any], env: WorkerEnv, parts: Parts, seed: int) -> Feed:
+def make_feed(
+    loader: Iterable[Any],
+    env: WorkerEnv,
+    parts: Parts,
+    workers: Workers,
+    seed: int,
+    *,
+    crew: bool,
+) -> PlannedFeed | OpaqueFeed:
     """The feed for `loader`, shaped as planner asked.
+
+    Args:
+        loader: The script's.
+        env: Batch sizes and loader workers that are wanted.
+        parts: The script's objects.
+        workers: Who shares the steps.
+        seed: Of the order.
+        crew: Whether planner joins the workers, or could.
 
     Raises:
         SdkError: The shape cannot be had: too few samples, or accumulation where there is none.
     """
     shuffle = shuffles(loader)
     if shuffle is None:
-        return OpaqueFeed(loader, workers=env.world_size)
+        if env.joins or (crew and workers.count > 1):
+            raise SdkError(
+                "this loader's order is its own, so planner cannot share it out over workers: use "
+                "a plain DataLoader, or join the workers in the script"
+            )
+        return OpaqueFeed(loader, workers=workers.count)
     source: Any = loader
-    workers = env.world_size
-    global_batch = env.global_batch or source.batch_size * workers
-    if global_batch < workers:
-        raise SdkError(f"a global batch of {global_batch} is too small for {workers} workers")
-    micro_batch = env.micro_batch or -(-global_batch // workers)
-    count = -(-global_batch // (micro_batch * workers))
-    if count > 1:
+    count = workers.count
+    global_batch = env.global_batch or source.batch_size * count
+    if global_batch < count:
+        raise SdkError(f"a global batch of {global_batch} is too small for {count} workers")
+    shape = Shape(
+        rank=workers.rank,
+        workers=count,
+        global_batch=global_batch,
+        micro_batch=env.micro_batch or -(-global_batch // count),
+        split=_can_split(parts) and (count == 1 or crew or is_ddp(parts.model)),
+        drop_last=source.drop_last,
+    )
+    require_possible(shape, parts, crew=crew)
+    own = source.num_workers if env.loader_workers is None else env.loader_workers
+    settings = LoaderSettings(own, lean=env.memory == "low")
+    return PlannedFeed(source, shape=shape, shuffle=shuffle, seed=seed, settings=settings)
+
+
+def require_possible(shape: Shape, parts: Parts, *, crew: bool) -> None:
+    """Refuse a shape whose micro-batches cannot be accumulated. Raises `SdkError`."""
+    micros = -(-shape.global_batch // (shape.micro_batch * shape.workers))
+    if micros > 1:
         check_possible(
             model=parts.model,
             optimizer=parts.optimizer,
             scaler=parts.scaler,
-            workers=workers,
-            count=count,
+            workers=1 if crew else shape.workers,
+            count=micros,
         )
-    can_split = parts.optimizer is not None and parts.scaler is None
-    shape = Shape(
-        rank=env.rank,
-        workers=workers,
-        global_batch=global_batch,
-        micro_batch=micro_batch,
-        split=can_split and (workers == 1 or is_ddp(parts.model)),
-        drop_last=source.drop_last,
-    )
-    return PlannedFeed(
-        source, shape=shape, shuffle=shuffle, seed=seed, loader_workers=env.loader_workers
-    )
+
+
+def _can_split(parts: Parts) -> bool:
+    return parts.optimizer is not None and parts.scaler is None

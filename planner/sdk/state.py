@@ -33,6 +33,7 @@ class Position(NamedTuple):
         seed: Seed of the data order.
         planned: Whether the order of samples is planner's.
         dataset_samples: Size of the data set; None when unknown.
+        lr_scale: Factor of the script's own learning rate that the optimiser holds.
     """
 
     epoch: int = 0
@@ -42,6 +43,7 @@ class Position(NamedTuple):
     seed: int = 0
     planned: bool = True
     dataset_samples: int | None = None
+    lr_scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from statistics import median
 from typing import Any
 
 from planner.sdk.courier import Courier
@@ -12,7 +14,11 @@ _PERIOD_S = 0.5
 
 
 class Stopwatch:
-    """What rank 0 tells about time; without a courier (the other ranks) it only listens."""
+    """What the leader tells about time; without a courier (the others) it only listens.
+
+    Attributes:
+        stepped_s: When the last step ended, on the performance counter.
+    """
 
     def __init__(self, courier: Courier | None) -> None:
         self._courier = courier
@@ -20,7 +26,8 @@ class Stopwatch:
         self._waits_s: list[float] = []
         self._metrics: dict[str, Any] = {}
         self._noted_at = (0, 0)
-        self._last_s = self._said_s = time.perf_counter()
+        self._recent_s: deque[float] = deque(maxlen=32)
+        self._last_s = self._said_s = self.stepped_s = time.perf_counter()
         self._epoch_began_s = self._batches_ended_s = self._last_s
 
     def report_to(self, courier: Courier | None) -> None:
@@ -40,9 +47,15 @@ class Stopwatch:
         now_s = time.perf_counter()
         self._times_s.append(now_s - self._last_s)
         self._waits_s.append(wait_s)
-        self._last_s = now_s
+        self._recent_s.append(now_s - self._last_s)
+        self._last_s = self.stepped_s = now_s
         if now_s - self._said_s >= _PERIOD_S:
             self.say(at)
+
+    @property
+    def usual_step_s(self) -> float | None:
+        """Median of the last steps; None before the first."""
+        return median(self._recent_s) if self._recent_s else None
 
     def batches_end(self, at: Position) -> None:
         """The epoch's last batch is done; what follows is its tail."""

@@ -1,0 +1,213 @@
+"""Process groups of planner's own, made beside those that train and swapped in when ready."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from planner.sdk.crew.connections import Connections
+from planner.sdk.crew.plan import Plan
+
+_CONNECT_S = 20.0
+_OPERATION_S = 3600.0
+"""A peer may evaluate for long; that one is gone is noticed on its connection, not by a timeout."""
+_CHUNK_BYTES = 32 << 20
+
+
+class GroupBroken(Exception):
+    """A peer went away in the middle of a collective: nothing of it counts."""
+
+
+class Group:
+    """Collectives over one raw process group; `rank` and `size` are this worker's place in it."""
+
+    def __init__(
+        self, raw: Any, rank: int, size: int, device: Any, connections: Connections | None = None
+    ) -> None:
+        self._connections = connections
+        self.rank = rank
+        self.size = size
+        self.device = device
+        self.raw = raw
+        self._torch: Any = sys.modules["torch"]
+        self._options = self._torch.distributed.AllreduceOptions()
+        self._options.timeout = timedelta(seconds=_OPERATION_S)
+
+    def reduce(self, flat: Any) -> Any:
+        """Start to add `flat` up over all workers, in place; `wait` for what it gives back.
+
+        Raises:
+            GroupBroken: It could not even be started.
+        """
+        try:
+            return self.raw.allreduce([flat], self._options)
+        except RuntimeError as error:
+            raise GroupBroken(str(error)) from error
+
+    def wait(self, work: Any) -> None:
+        """Wait for a collective. Raises `GroupBroken`."""
+        try:
+            work.wait()
+        except RuntimeError as error:
+            raise GroupBroken(str(error)) from error
+
+    def highest(self, values: Sequence[int]) -> list[int]:
+        """The largest over all workers, place by place. Raises `GroupBroken`."""
+        torch = self._torch
+        tensor = torch.tensor(values, dtype=torch.int64, device=self.device)
+        options = torch.distributed.AllreduceOptions()
+        options.reduceOp = torch.distributed.ReduceOp.MAX
+        options.timeout = timedelta(seconds=_OPERATION_S)
+        try:
+            self.wait(self.raw.allreduce([tensor], options))
+        except RuntimeError as error:
+            raise GroupBroken(str(error)) from error
+        return [int(value) for value in tensor.tolist()]
+
+    def gather(self, blob: bytes) -> list[bytes]:
+        """Everyone's bytes, by rank. Raises `GroupBroken`."""
+        torch = self._torch
+        sizes = torch.zeros(self.size, dtype=torch.int64, device=self.device)
+        sizes[self.rank] = len(blob)
+        self.wait(self.reduce(sizes))
+        room = int(sizes.max())
+        mine = torch.frombuffer(bytearray(blob.ljust(max(1, room), b"\0")), dtype=torch.uint8)
+        mine = mine.to(self.device)
+        everyone = [torch.empty_like(mine) for _ in range(self.size)]
+        try:
+            self.wait(self.raw.allgather([everyone], [mine]))
+        except RuntimeError as error:
+            raise GroupBroken(str(error)) from error
+        pairs = zip(everyone, sizes.tolist(), strict=True)
+        return [part.cpu().numpy().tobytes()[:size] for part, size in pairs]
+
+    def send_all(self, tensors: Sequence[Any], source: int) -> None:
+        """Fill `tensors` on every worker with those of `source`; small ones travel together.
+
+        They stand on the CPU and, but for those of `source`, are contiguous. Raises `GroupBroken`.
+        """
+        torch = self._torch
+        options = torch.distributed.BroadcastOptions()
+        options.rootRank = source
+        options.timeout = timedelta(seconds=_OPERATION_S)
+        sends = self.rank == source
+        for chunk in _chunks(tensors):
+            views = [tensor.detach().reshape(-1).view(torch.uint8) for tensor in chunk]
+            sizes = [view.numel() for view in views]
+            if len(views) == 1:
+                flat = views[0]
+            elif sends:
+                flat = torch.cat(views)
+            else:
+                flat = torch.empty(sum(sizes), dtype=torch.uint8)
+            try:
+                self.wait(self.raw.broadcast([flat], options))
+            except RuntimeError as error:
+                raise GroupBroken(str(error)) from error
+            if not sends and len(views) > 1:
+                torch._foreach_copy_(views, list(flat.split(sizes)))
+
+    def abort(self) -> None:
+        """Cut the connections, so that neither this worker nor its peers wait any longer."""
+        if self._connections is not None:
+            self._connections.cut()
+        elif self.raw is not None:
+            with contextlib.suppress(RuntimeError, AttributeError):  # not every version can
+                self.raw.abort()
+
+
+def _chunks(tensors: Sequence[Any]) -> list[list[Any]]:
+    """Tensors in order, gathered up to a size; a large one stands alone."""
+    chunks: list[list[Any]] = []
+    room = 0
+    for tensor in tensors:
+        size = tensor.numel() * tensor.element_size()
+        if not size:
+            continue
+        if size > room:
+            chunks.append([])
+            room = _CHUNK_BYTES
+        chunks[-1].append(tensor)
+        room -= size
+    return chunks
+
+
+class Store:
+    """The store that this worker offers for its peers' groups to meet through, made when needed."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._store: Any = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where peers find it."""
+        if self._store is None:
+            distributed = sys.modules["torch"].distributed
+            self._store = distributed.TCPStore(
+                self._host,
+                0,
+                is_master=True,
+                wait_for_workers=False,
+                timeout=timedelta(seconds=_CONNECT_S),
+            )
+        return self._host, int(self._store.port)
+
+
+def build(plan: Plan, worker: int, host: str, device: Any) -> tuple[Group | None, Group | None]:
+    """Connect this worker's groups of a plan: to hand state over, and to train in.
+
+    Blocks until all peers have come, some seconds at the most.
+
+    Raises:
+        RuntimeError: A peer did not come.
+    """
+    everyone = sorted(plan.everyone)
+    handing: Group | None = None
+    training: Group | None = None
+    if len(everyone) > 1 and (plan.new or plan.recovers) and worker in everyone:
+        rank = everyone.index(worker)
+        handing = _connect(
+            plan, f"h{plan.generation}", rank=rank, size=len(everyone), host=host, device=None
+        )
+    place = plan.rank(worker)
+    if place is not None and len(plan.members) > 1:
+        name = f"t{plan.generation}"
+        training = _connect(
+            plan, name, rank=place, size=len(plan.members), host=host, device=device
+        )
+        training.highest([0])  # some backends connect with the first collective only
+    return handing, training
+
+
+def _connect(plan: Plan, name: str, *, rank: int, size: int, host: str, device: Any) -> Group:
+    distributed: Any = sys.modules["torch"].distributed
+    timeout = timedelta(seconds=_CONNECT_S)
+    store = distributed.TCPStore(*plan.store, is_master=False, timeout=timeout)
+    store = distributed.PrefixStore(name, store)
+    if device is not None and device.type == "cuda":
+        raw = distributed.ProcessGroupNCCL(store, rank, size)
+        return Group(raw, rank, size, device)
+    options = distributed.ProcessGroupGloo._Options()
+    options._devices = [distributed.ProcessGroupGloo.create_device(hostname=host)]
+    options._timeout = timeout
+    options._threads = 2
+    connections = Connections()
+    raw = distributed.ProcessGroupGloo(store, rank, size, options)
+    connections.note()
+    return Group(raw, rank, size, sys.modules["torch"].device("cpu"), connections)
+
+
+def retire(*groups: Group | None) -> None:
+    """Let go of groups on a thread of their own: closing connections takes milliseconds."""
+    raws = []
+    for group in groups:
+        if group is not None:
+            raws.append(group.raw)
+            group.raw = None  # the thread's is the last reference: the end comes there
+    if raws:
+        threading.Thread(target=raws.clear, name="planner-retire", daemon=True).start()

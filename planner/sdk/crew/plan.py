@@ -1,0 +1,157 @@
+"""Generations: who trains together, and the folder that makes each of them unique.
+
+A generation is claimed by creating its file, which exactly one worker can do. A worker that was
+thought dead (stopped, cut off) and comes back finds the next number taken by the others, and
+leaves: never do two crews of one attempt train side by side.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_PREFIX = "generation-"
+_SHARED = "shared"
+
+
+class Member(NamedTuple):
+    """A worker and the address that its peers reach it at."""
+
+    worker: int
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One generation.
+
+    Attributes:
+        generation: Its number; grows, with gaps where plans were withdrawn.
+        members: Who trains in it, by rank. The first leads.
+        everyone: Who takes part in the change to it: also those who leave.
+        new: Those of the members that need the state.
+        store: Address of the store through which its groups meet.
+        recovers: Whether it is entered as soon as it can be, a worker having been lost; otherwise
+            at the step that the leader names.
+        lost: Workers that were lost.
+        id: The adjustment that asked for it.
+    """
+
+    generation: int
+    members: tuple[Member, ...]
+    everyone: tuple[int, ...]
+    new: tuple[int, ...] = ()
+    store: tuple[str, int] = ("", 0)
+    recovers: bool = False
+    lost: tuple[int, ...] = ()
+    id: str | None = None
+
+    @property
+    def workers(self) -> tuple[int, ...]:
+        """Worker numbers by rank."""
+        return tuple(member.worker for member in self.members)
+
+    def rank(self, worker: int) -> int | None:
+        """The worker's rank; None when it is no member."""
+        workers = self.workers
+        return workers.index(worker) if worker in workers else None
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "generation": self.generation,
+            "members": [list(member) for member in self.members],
+            "everyone": list(self.everyone),
+            "new": list(self.new),
+            "store": list(self.store),
+            "recovers": self.recovers,
+            "lost": list(self.lost),
+            "id": self.id,
+        }
+
+    @classmethod
+    def of_json(cls, data: Mapping[str, Any]) -> Plan:
+        """The reverse of `as_json`."""
+        return cls(
+            generation=int(data["generation"]),
+            members=tuple(Member(int(w), str(h), int(p)) for w, h, p in data["members"]),
+            everyone=tuple(data["everyone"]),
+            new=tuple(data["new"]),
+            store=(str(data["store"][0]), int(data["store"][1])),
+            recovers=bool(data["recovers"]),
+            lost=tuple(data["lost"]),
+            id=data["id"],
+        )
+
+
+class CrewFolder:
+    """The folder that the workers of one attempt share. Each generation is a small file in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def secret(self) -> str:
+        """What every worker of the attempt knows, made by whoever asks first."""
+        path = self.path / _SHARED
+        beside = self.path / f".{_SHARED}-{os.getpid()}"
+        if not path.exists():
+            handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(handle, "w") as file:
+                file.write(secrets.token_hex(16))
+            try:
+                os.link(beside, path)
+            except FileExistsError:
+                pass  # another worker was quicker: its secret counts
+            finally:
+                os.unlink(beside)
+        return path.read_text()
+
+    def claim(self, plan: Plan, leader: Member) -> bool:
+        """Take a generation's number for `plan`; False when it is taken.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        content = {"leader": list(leader), **plan.as_json()}
+        path = self._file(plan.generation)
+        beside = self.path / f".{path.name}-{os.getpid()}"
+        beside.write_text(json.dumps(content))
+        try:
+            os.link(beside, path)
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(beside)
+        return True
+
+    def newest(self) -> int:
+        """The highest number that was claimed; 0 when none was."""
+        try:
+            names = os.listdir(self.path)
+        except FileNotFoundError:
+            return 0
+        numbers = (n.removeprefix(_PREFIX) for n in names if n.startswith(_PREFIX))
+        return max((int(number) for number in numbers if number.isdigit()), default=0)
+
+    def known(self) -> list[Member]:
+        """Whom to turn to: the worker that claimed the newest generation, then its members."""
+        number = self.newest()
+        if not number:
+            return []
+        content = json.loads(self._file(number).read_text())
+        found = [content["leader"], *content["members"]]
+        members = (Member(int(worker), str(host), int(port)) for worker, host, port in found)
+        return list(dict.fromkeys(members))
+
+    def led_by(self, worker: int) -> bool:
+        """Whether nobody else took the lead meanwhile: the worker claimed or leads the newest."""
+        return worker in [member.worker for member in self.known()[:2]]
+
+    def _file(self, generation: int) -> Path:
+        return self.path / f"{_PREFIX}{generation:06d}"

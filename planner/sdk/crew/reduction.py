@@ -1,0 +1,218 @@
+"""Gradients of all workers added up during the backward pass, in buckets, as they become ready.
+
+The scheme of DistributedDataParallel (Li et al., "PyTorch Distributed", VLDB 2020, section 3.2):
+parameters are grouped in reverse order, a bucket is sent as soon as its last gradient is there, and
+the end of the backward pass waits for what is still under way. Other than there, a peer's loss is
+no exception in the script: the step is marked as failed, changes nothing, and is done again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from planner.sdk.crew.group import Group, GroupBroken
+from planner.sdk.errors import SdkError
+
+_FIRST_BYTES = 1 << 20
+_BUCKET_BYTES = 25 << 20
+
+
+class Reduction:
+    """Reduces the gradients of `parameters` over a group. Without a group it does nothing.
+
+    Attributes:
+        failed: Whether the last armed backward pass lost a peer; its gradients are worthless.
+    """
+
+    def __init__(
+        self, parameters: Callable[[], Iterator[Any]], check: Callable[[], None] = lambda: None
+    ) -> None:
+        """`check` is called after the backward pass, while gradients are still this worker's."""
+        self.failed = False
+        self._parameters = parameters
+        self._check = check
+        self._group: Group | None = None
+        self._buckets: list[_Bucket] = []
+        self._of: dict[Any, _Bucket] = {}
+        self._hooks: list[Any] = []
+        self._weight = 1.0
+        self._armed = False
+        self._queued = False
+        self._done = False
+
+    @property
+    def active(self) -> bool:
+        """Whether there are other workers."""
+        return self._group is not None
+
+    def use(self, group: Group | None) -> None:
+        """From now on reduce over this group; None: there is one worker only."""
+        self._group = group
+        self._armed = self.failed = False
+        if group is None:
+            self._let_go()
+        elif not self._hooks:
+            self._take_hold()
+
+    def arm(self, weight: float) -> None:
+        """The next backward pass completes a step; this worker's part counts `weight` in it."""
+        self.failed = self._done = False
+        if self._group is None:
+            return
+        self._weight = weight
+        self._armed = True
+        self._queued = False
+        for bucket in self._buckets:
+            bucket.reset()
+
+    def disarm(self) -> None:
+        """The next backward pass does not complete a step."""
+        self._armed = self._done = False
+
+    def require_done(self) -> None:
+        """After the script's loop body: the others wait for this worker's gradients.
+
+        Raises:
+            SdkError: The loop body made no backward pass.
+        """
+        if self._armed and not self.failed:
+            raise SdkError(
+                "the loop over batches did no backward pass for a batch: with several workers each "
+                "batch needs one, or the others wait for ever"
+            )
+
+    def _take_hold(self) -> None:
+        parameters = [p for p in self._parameters() if p.requires_grad]
+        for group in _grouped(list(reversed(parameters))):
+            bucket = _Bucket(group)
+            self._buckets.append(bucket)
+            for place, parameter in enumerate(group):
+                self._of[parameter] = bucket
+                bucket.place[parameter] = place
+                self._hooks.append(parameter.register_post_accumulate_grad_hook(self._ready))
+
+    def _let_go(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        for parameter in self._of:
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad.clone()  # no longer a part of a bucket
+        self._hooks, self._buckets, self._of = [], [], {}
+
+    def _ready(self, parameter: Any) -> None:
+        """A gradient is complete.
+
+        Raises:
+            SdkError: The sums were handed out already: this pass would change them on one worker.
+        """
+        if self._done:
+            raise SdkError(
+                "a second backward pass for the same batch: with several workers there must be "
+                "one, of the sum of all losses"
+            )
+        if not self._armed:
+            return
+        if not self._queued:
+            self._queued = True
+            engine = sys.modules["torch"].autograd.Variable._execution_engine
+            engine.queue_callback(self._finish)
+        bucket = self._of[parameter]
+        bucket.missing.discard(bucket.place[parameter])
+        if not bucket.missing:
+            self._send(bucket)
+
+    def _send(self, bucket: _Bucket) -> None:
+        if self.failed or self._group is None or bucket.work is not None:
+            return
+        bucket.fill(self._weight)
+        try:
+            bucket.work = self._group.reduce(bucket.flat)
+        except GroupBroken:
+            self.failed = True
+
+    def _finish(self) -> None:
+        """The backward pass is over: send what is left, wait for all, hand out the sums."""
+        self._armed = False
+        self._check()
+        for bucket in self._buckets:
+            self._send(bucket)
+        for bucket in self._buckets:
+            if self.failed or self._group is None or bucket.work is None:
+                continue
+            try:
+                self._group.wait(bucket.work)
+            except GroupBroken:
+                self.failed = True
+        if not self.failed:
+            self._done = True
+            for bucket in self._buckets:
+                bucket.hand_out()
+
+
+class _Bucket:
+    """Gradients that travel together: one flat tensor, and one number a parameter: was it used?"""
+
+    def __init__(self, parameters: list[Any]) -> None:
+        torch: Any = sys.modules["torch"]
+        self.parameters = parameters
+        self.place: dict[Any, int] = {}
+        self.missing: set[int] = set()
+        self.work: Any = None
+        sizes = [p.numel() for p in parameters]
+        like = parameters[0]
+        self.flat = torch.zeros(sum(sizes) + len(parameters), dtype=like.dtype, device=like.device)
+        *parts, self._used = self.flat.split([*sizes, len(parameters)])
+        self.views = [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
+        self._every = set(range(len(parameters)))
+
+    def reset(self) -> None:
+        """A new step begins."""
+        self.missing = set(self._every)
+        self.work = None
+
+    def fill(self, weight: float) -> None:
+        """Take the gradients in; a parameter that has none counts as zero."""
+        torch: Any = sys.modules["torch"]
+        self._used.fill_(1.0)
+        outside_views, outside = [], []
+        for place, (parameter, view) in enumerate(zip(self.parameters, self.views, strict=True)):
+            gradient = parameter.grad
+            if gradient is None:
+                view.zero_()
+                self._used[place] = 0.0
+            elif gradient.data_ptr() != view.data_ptr():
+                outside_views.append(view)
+                outside.append(gradient.to_dense() if gradient.is_sparse else gradient)
+        with torch.no_grad():
+            if outside:
+                torch._foreach_copy_(outside_views, outside)
+            self.flat.mul_(weight)
+
+    def hand_out(self) -> None:
+        """Gradients become views of the sums: nothing is copied back."""
+        unused = any(p.grad is None for p in self.parameters)
+        used = self._used.tolist() if unused else None
+        for place, (parameter, view) in enumerate(zip(self.parameters, self.views, strict=True)):
+            if used is None or used[place] > 0:
+                parameter.grad = view
+
+
+def _grouped(parameters: list[Any]) -> Iterator[list[Any]]:
+    """Buckets of one type and device each; the first is small, so that it leaves early."""
+    limit = _FIRST_BYTES
+    group: list[Any] = []
+    size = 0
+    for parameter in parameters:
+        alike = not group or (parameter.dtype, parameter.device) == (
+            group[0].dtype,
+            group[0].device,
+        )
+        if group and (size >= limit or not alike):
+            yield group
+            group, size, limit = [], 0, _BUCKET_BYTES
+        group.append(parameter)
+        size += parameter.numel() * parameter.element_size()
+    if group:
+        yield group
