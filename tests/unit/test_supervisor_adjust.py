@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from planner.core.adjust import Wish, parse_wish
 from planner.core.types import AdjustPolicy, Goal, RunState
+from planner.services.supervisor import launcher
 from planner.store.codec import to_json
 from planner.store.files import load
 from runners.base import Handle
@@ -368,3 +370,78 @@ def test_a_change_that_nobody_heard_of_is_in_force(tmp_path):
     assert (data["how"], data["workers"]) == ("in_flight", 2)
     started = [e.data["workers"] for e in case.events if e.type == "run.started"]
     assert started == [1, 2]
+
+
+def test_a_supervisor_may_die_before_it_knows_what_it_started(tmp_path, monkeypatch):
+    """The joining worker runs, and its handle is not written: it is found by its mark."""
+    case = make(tmp_path)
+    case.clock.at(50, lambda: ask(case, "workers=2"))
+    real, saved = launcher.save, []
+
+    def dying(path, handle):
+        saved.append(path)
+        if len(saved) == 2:
+            raise Killed
+        real(path, handle)
+
+    monkeypatch.setattr(launcher, "save", dying)
+    loop = case.loop()
+    loop._abort = lambda error: None
+    with pytest.raises(Killed):
+        loop.run()
+    loop.book.journal.close()
+    assert len(case.left_running()) == 2
+    assert case.go() is RunState.DONE
+    (change,) = case.record.adjust.changes
+    assert (change.state, change.workers, case.record.step) == ("done", 2, 400)
+    assert case.left_running() == []
+
+
+# ---- faults in the middle of a change, and moves
+
+
+@pytest.mark.parametrize("at_step", [80, 90, 98])
+def test_a_worker_lost_in_the_middle_of_a_change_is_replaced_and_the_change_made(tmp_path, at_step):
+    case = make(tmp_path, workers=2, faults=(f"lost@{at_step}",))
+    case.clock.at(30, lambda: ask(case, "workers=3"))
+    assert case.go() is RunState.DONE
+    reasons = [c.reason for c in case.record.adjust.changes]
+    assert sorted(reasons) == ["asked", "lost", "replaced"]
+    (change,) = [c for c in case.record.adjust.changes if c.reason == "asked"]
+    assert (change.state, case.record.adjust.in_force.workers) == ("done", 3)
+    assert (case.record.attempt, case.record.step) == (1, 400)
+    assert len(case.record.adjust.crew) == 3
+    assert_money_is_right(case)
+    assert case.left_running() == []
+
+
+def two_places(case):
+    """The run's one place, and another one of the same kind: `fake:gpu`."""
+    (place,) = case.plan.job.places
+    there = replace(place, pool="gpu", settings={**place.settings, "gpu": "A100"})
+    job = replace(case.plan.job, places=(place, there))
+    case.plan = replace(case.plan, job=job)
+    return case
+
+
+@pytest.mark.parametrize("relaunch", [False, True])
+def test_a_move_takes_all_workers_along(tmp_path, relaunch):
+    case = two_places(make(tmp_path))
+    case.clock.at(50, lambda: ask(case, "move=fake:gpu:2", relaunch=relaunch))
+    assert case.go() is RunState.DONE
+    (change,) = case.record.adjust.changes
+    assert (change.state, change.how) == ("done", "relaunch" if relaunch else "in_flight")
+    now = case.record.adjust.in_force
+    assert (now.resources.pool, now.workers) == ("gpu", 2)
+    assert now.crew == ((0, 1) if relaunch else (1, 2))
+    assert (case.record.attempt, case.record.step) == (2 if relaunch else 1, 400)
+    assert case.record.steps_redone == 0
+    assert_money_is_right(case)
+    assert case.left_running() == []
+
+
+def test_both_places_are_paid_while_one_takes_over_or_nothing_is_moved(tmp_path):
+    case = two_places(make(tmp_path))
+    case.clock.at(50, lambda: ask(case, "move=fake:gpu:1", max_usd_per_h=5.0))
+    assert case.go() is RunState.DONE
+    assert "agreed to" in case.record.adjust.changes[0].text

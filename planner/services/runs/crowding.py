@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from planner.core.adjust import planned
 from planner.core.errors import PlannerError
 from planner.core.plan import Plan
+from planner.core.types import ResourceConfig
 from planner.services.runs.runlock import supervisor_pid
 from planner.store.files import load
 from planner.store.journal import read_events
-from planner.store.layout import StateDir
+from planner.store.layout import RunDir, StateDir
 from planner.store.record import RunRecord
 from runners.machine import usable_cores
 
@@ -21,7 +23,7 @@ def crowding(state: StateDir, plan: Plan) -> str | None:
     Raises:
         StoreError: The runs cannot be listed.
     """
-    own = _cores(plan)
+    own = _cores(_shape(state.run(plan.run_id), plan))
     if not own:
         return None
     others = {run_id: _held_cores(state, run_id) for run_id in state.run_ids()}
@@ -41,13 +43,21 @@ def _held_cores(state: StateDir, run_id: str) -> int:
     if supervisor_pid(run) is None:
         return 0
     try:
-        ended = RunRecord.replay(read_events(run.journal)).ended
-        return 0 if ended else _cores(load(Plan, run.plan))
+        return _cores(_shape(run, load(Plan, run.plan)))
     except PlannerError:
         return 0
 
 
-def _cores(plan: Plan) -> int:
-    shape = plan.option.resources
+def _shape(run: RunDir, plan: Plan) -> ResourceConfig | None:
+    """What a run works with, or starts with next; None once it rests. Raises `StoreError`."""
+    record = RunRecord.replay(read_events(run.journal))
+    if record.ended:
+        return None
+    return (record.adjust.in_force or planned(plan)).resources
+
+
+def _cores(shape: ResourceConfig | None) -> int:
+    if shape is None:
+        return 0
     on_cores = shape.runner == "local" and not shape.gpus_per_node
     return (shape.vcpus_per_node or shape.workers_per_node) if on_cores else 0
