@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from planner.cli.tables import money_range, percent, table, time_range
 from planner.core import explain
-from planner.core.adjust import Adjustment, interval_text
+from planner.core.adjust import Adjustment, interval_text, pass_samples
 from planner.core.distribution import Distribution
 from planner.core.types import RunState
 from planner.core.units import format_bytes, format_chance, format_duration, format_money
@@ -132,7 +132,8 @@ def _in_force(view: RunView) -> list[str]:
     crew = f" (numbers {', '.join(map(str, view.crew))})" if view.crew else ""
     parts = [f"{now.workers} worker{'s' * (now.workers != 1)}{crew}"]
     if knobs.micro_batch:
-        parts.append(f"micro-batch {knobs.micro_batch} x {knobs.accumulation}")
+        samples = pass_samples(knobs, len(view.crew) or now.workers)
+        parts.append(f"micro-batch {samples} x {knobs.accumulation}")
         parts.append(f"global batch {knobs.global_batch}")
     parts += [f"loader workers {knobs.loader_workers}", f"memory {now.memory}"]
     parts.append(f"checkpoints every {interval_text(now)}")

@@ -221,21 +221,20 @@ def planned(plan: Plan) -> InForce:
     )
 
 
-def with_batches(knobs: Knobs, workers: int, micro_batch: int, global_batch: int) -> Knobs:
-    """The knobs with other batches: accumulation follows, no micro-batch above a worker's share.
+def pass_samples(knobs: Knobs, workers: int) -> int:
+    """Samples of one forward pass: the micro-batch, or a worker's share where that is less."""
+    if knobs.global_batch <= 0:
+        return knobs.micro_batch
+    return min(knobs.micro_batch, math.ceil(knobs.global_batch / workers))
 
-    Batches of 0 are not known, and stay so.
-    """
+
+def with_batches(knobs: Knobs, workers: int, micro_batch: int, global_batch: int) -> Knobs:
+    """The knobs with other batches; accumulation follows. Batches of 0 are not known."""
+    turned = replace(knobs, micro_batch=micro_batch, global_batch=global_batch)
     if global_batch <= 0 or micro_batch <= 0:
-        return replace(knobs, micro_batch=micro_batch, global_batch=global_batch)
+        return turned
     share = math.ceil(global_batch / workers)
-    micro = min(micro_batch, share)
-    return replace(
-        knobs,
-        micro_batch=micro,
-        accumulation=math.ceil(share / micro),
-        global_batch=global_batch,
-    )
+    return replace(turned, accumulation=math.ceil(share / pass_samples(turned, workers)))
 
 
 def lr_factor(rule: LrRule, before: int, after: int) -> float:

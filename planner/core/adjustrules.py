@@ -14,6 +14,7 @@ from planner.core.adjust import (
     Wish,
     change_text,
     lr_factor,
+    pass_samples,
     with_batches,
 )
 from planner.core.errors import UsageError
@@ -184,8 +185,9 @@ def _tier(wish: Wish, facts: Facts) -> None:
 
 def _memory(now: InForce, target: InForce, options: Sequence[Option]) -> None:
     """Refuse a larger micro-batch that the kept estimate expects to run out of memory."""
-    micro = target.knobs.micro_batch
-    if micro <= now.knobs.micro_batch or target.memory == "low":
+    micro = pass_samples(target.knobs, target.workers)
+    before = pass_samples(now.knobs, now.workers)
+    if micro <= before or target.memory == "low":
         return
     device = target.resources.device
     tried = [o for o in options if o.resources.device == device and o.knobs.micro_batch <= micro]
@@ -197,7 +199,7 @@ def _memory(now: InForce, target: InForce, options: Sequence[Option]) -> None:
             "memory",
             f"micro-batch {micro} would run out of memory: P(out of memory) is {near.p_oom:.2f}"
             f" at {near.knobs.micro_batch} already",
-            f"take less, or memory=low; {now.knobs.micro_batch} is in force",
+            f"take less, or memory=low; {before} is in force",
         )
 
 
@@ -273,7 +275,9 @@ def _micro(wish: Wish, now: InForce, workers: int, global_batch: int) -> int:
         return wish.micro_batch
     if wish.memory is None or wish.memory == now.memory:
         return micro
-    return math.ceil(micro / 2) if wish.memory == "low" else 2 * micro
+    return (
+        math.ceil(pass_samples(now.knobs, now.workers) / 2) if wish.memory == "low" else 2 * micro
+    )
 
 
 def _offer(site: Site | None, workers: int, like: ResourceConfig) -> Offer:

@@ -80,8 +80,9 @@ class AdjustLog:
             return
         decision_id, command = event.data.get("id"), told.get("command")
         for index, change in enumerate(self.changes):
-            mine = change.id == decision_id if change.id else change.command == command
-            if mine and isinstance(decision_id, str):
+            asked = change.id or change.command
+            mine = decision_id if change.id else command
+            if isinstance(decision_id, str) and asked is not None and asked == mine:
                 target = _in_force(told.get("target"))
                 if target is not None:
                     self.targets[decision_id] = target

@@ -44,7 +44,7 @@ def test_what_the_job_can_change_is_done_in_flight(run):
     found = verdict(run, "workers=2", "loader_workers=2")
     assert (found.how, found.why, found.asks) == ("in_flight", "", ())
     assert found.target.resources.workers == 2
-    assert (found.target.knobs.micro_batch, found.target.knobs.accumulation) == (5, 1)
+    assert (found.target.knobs.micro_batch, found.target.knobs.accumulation) == (10, 1)
     assert found.target.price.usd_per_h == pytest.approx(2 * run.option.price.usd_per_h)
 
 

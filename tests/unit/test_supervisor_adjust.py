@@ -56,11 +56,11 @@ def test_workers_join_and_the_rate_is_measured(tmp_path):
     assert (change.state, change.how, change.what) == (
         "done",
         "in_flight",
-        "workers 1 -> 2, micro-batch 10 -> 5",
+        "workers 1 -> 2",
     )
     (data,) = adjusted(case)
     assert (data["workers"], data["crew"], data["lost_samples"]) == (2, [0, 1], 0)
-    assert data["micro_batch"] * data["accumulation"] * 2 == 10
+    assert data["accumulation"] == 1
     assert data["stall_s"] < 2.0 and data["downtime_s"] > 3.0
     assert change.samples_per_s > 1.3 * change.samples_per_s_before
     decision = case.record.decisions[change.id]
@@ -411,6 +411,7 @@ def test_a_worker_lost_in_the_middle_of_a_change_is_replaced_and_the_change_made
     assert (change.state, case.record.adjust.in_force.workers) == ("done", 3)
     assert (case.record.attempt, case.record.step) == (1, 400)
     assert len(case.record.adjust.crew) == 3
+    assert [c.id for c in case.record.adjust.changes if c.reason != "asked"] == [None, None]
     assert_money_is_right(case)
     assert case.left_running() == []
 

@@ -106,7 +106,7 @@ def expectation_lines(run_id: str, expected: Expectation) -> list[str]:
     if expected.stall_s is not None and expected.downtime_s is not None:
         lines.append(
             f"downtime    {expected.stall_s:.1f} s without a step,"
-            f" about {expected.downtime_s:.0f} s until it is done"
+            f" about {max(1.0, expected.downtime_s):.0f} s until it is done"
         )
     return lines + [f"note        {note}" for note in expected.notes]
 

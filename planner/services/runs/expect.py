@@ -10,7 +10,15 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from planner.core.adjust import Adjustment, Band, Expectation, InForce, Wish, lr_factor
+from planner.core.adjust import (
+    Adjustment,
+    Band,
+    Expectation,
+    InForce,
+    Wish,
+    lr_factor,
+    pass_samples,
+)
 from planner.core.adjustrules import Verdict
 from planner.core.types import Option
 from planner.core.units import format_duration, format_money
@@ -129,7 +137,7 @@ def _option(options: Sequence[Option], state: InForce) -> Option | None:
         if (
             (there.runner, there.pool, there.device, there.workers)
             == (shape.runner, shape.pool, shape.device, shape.workers)
-            and turned.micro_batch == knobs.micro_batch
+            and pass_samples(turned, there.workers) == pass_samples(knobs, shape.workers)
             and turned.global_batch == knobs.global_batch
             and turned.loader_workers == knobs.loader_workers
         ):

@@ -180,7 +180,7 @@ def _adjusted(data: Mapping[str, Any]) -> str:
     workers, stall, down = data.get("workers"), data.get("stall_s"), data.get("downtime_s")
     text = f"changed at step {data.get('step')}: {workers} worker{'s' * (workers != 1)}"
     if data.get("micro_batch"):
-        text += f", micro-batch {data.get('micro_batch')} x {data.get('accumulation')}"
+        text += f", micro-batch up to {data.get('micro_batch')} x {data.get('accumulation')}"
     if isinstance(stall, int | float):
         text += f"; stall {stall:.2f} s"
     if isinstance(down, int | float):

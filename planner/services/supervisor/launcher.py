@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from planner.core.adjust import InForce, planned
+from planner.core.adjust import InForce, pass_samples, planned
 from planner.core.errors import PriceMovedError, RunnerError, StoreError
 from planner.core.plan import Plan
 from planner.core.types import JobSpec, Offer, PriceQuote, ResourceConfig
@@ -210,10 +210,11 @@ def _private(folder: Path) -> Path:
 
 
 def _argv(plan: Plan, now: InForce, run: RunDir, checkpoints: Path) -> tuple[str, ...]:
+    micro_batch = pass_samples(now.knobs, now.workers)
     return render_argv(
         plan.job,
         resources=now.resources,
-        knobs=now.knobs,
+        knobs=replace(now.knobs, micro_batch=micro_batch),
         run_id=run.run_id,
         data=plan.job.data,
         checkpoint_dir=str(checkpoints),
