@@ -60,7 +60,6 @@ class Changes:
         self._ticks: Ticks | None = None
         self._buffers = Buffers(gear.parts.model)
         self._reports = Reports(gear, feed)
-        self._asked: tuple[object, frozenset[int] | None] | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -90,18 +89,18 @@ class Changes:
         except (Refused, SdkError) as error:
             self._courier.say("adjust_refused", at_once=True, id=wish, reason=str(error))
             return None
-        self._asked = (wish, members)
         if members is not None and self._crew is not None and isinstance(crew, list):
             self._crew.want(crew, None if wish is None else str(wish))
         if target != self.knobs:
             return adjust
-        self._say_if_in_force()
+        if members is None or members == frozenset(self._crew.workers if self._crew else ()):
+            self._reports.begin(self.knobs, wish, "asked")
+            self._reports.close(self.knobs)  # it is in force already
         return None
 
     def withdraw(self) -> None:
         """As the leader: wait for nobody any more."""
         self._requests.looked_at(None)
-        self._asked = None
         if self._crew is not None and self._crew.started:
             self._crew.want(self._crew.workers, None)
 
@@ -124,17 +123,6 @@ class Changes:
             raise Refused("attach() was given no optimizer whose learning rate could follow")
         shape = self._shape(target, 0, workers)
         require_possible(shape, self._parts, crew=self._crew is not None)
-
-    def _say_if_in_force(self) -> None:
-        """An adjustment that changes nothing any more is done."""
-        if self._asked is None or self._reports.open:
-            return
-        wish, members = self._asked
-        now = frozenset(self._crew.workers) if self._crew is not None else None
-        if members is None or members == now:
-            self._asked = None
-            self._reports.begin(self.knobs, wish, "asked")
-            self._reports.close(self.knobs)
 
     def lead_steps(self, adjust: Mapping[str, Any] | None) -> int:
         """Steps from now until a change can be had without a pause."""
@@ -431,7 +419,6 @@ class Changes:
         """An epoch's steps are done: what follows is no pause."""
         if self._reports.open:
             self._reports.close(self.knobs)
-        self._say_if_in_force()
 
 
 def _due(board: Board) -> bool:

@@ -35,6 +35,12 @@ class Feed(Protocol):
     def fetch(self) -> Any:
         """The batch of the next micro-batch; `END` when there is none."""
 
+    def rest(self) -> None:
+        """An epoch is over: nothing more is loaded for it."""
+
+    def close(self) -> None:
+        """Nothing more is loaded at all."""
+
 
 class OpaqueFeed:
     """Any iterable, as it is: each batch is one step, and resuming skips what was done."""
@@ -77,6 +83,14 @@ class OpaqueFeed:
     def fetch(self) -> Any:
         """The next batch; `END` when there is none."""
         return next(self._batches, END)
+
+    def rest(self) -> None:
+        """An epoch is over."""
+        self._batches = iter(())
+
+    def close(self) -> None:
+        """Let go of the batches."""
+        self._batches = iter(())
 
     def more(self) -> bool:
         """Whether another batch follows; draws it, for the next `fetch`."""

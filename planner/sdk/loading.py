@@ -109,12 +109,21 @@ class Source:
                 return END
         raise SdkError("the loader gave no batch where there must be one")
 
+    def rest(self) -> None:
+        """An epoch is over: end what is still being loaded for it."""
+        if not getattr(self._loader, "persistent_workers", False):
+            self.close()
+
     def close(self) -> None:
-        """Let go of the iterator and its processes, on a thread: they take a moment to end."""
+        """Let go of the iterator and its processes, on a thread: they take a moment to end.
+
+        The interpreter waits for that thread at its end: the processes are deaf to the signal that
+        it sends them.
+        """
         batches, self._batches = self._batches, None
         end = getattr(batches, "_shutdown_workers", None)
         if end is not None:
-            threading.Thread(target=end, name="planner-loader-end", daemon=True).start()
+            threading.Thread(target=end, name="planner-loader-end").start()
 
     def _start(self) -> None:
         self._aims.clear()

@@ -66,6 +66,8 @@ class Loop:
             raise
         except Expelled:
             self._leave_expelled()
+        finally:
+            self._feed.close()
         self._finish()
 
     def _run_epochs(self) -> Iterator[tuple[int, Batches]]:
@@ -127,6 +129,7 @@ class Loop:
         finally:
             self.in_batches = False
             self._accumulation.remove()
+            self._feed.rest()
             self._stopwatch.batches_end(self._keeper.at)
 
     def _run_steps(self) -> Iterator[Any]:

@@ -221,6 +221,10 @@ class PlannedFeed:
             self._source, self._prepared = self._prepared, None
             self.loader_workers = self._source.settings.workers
 
+    def rest(self) -> None:
+        """An epoch is over: its loader's processes end, unless they are meant to stay."""
+        self._source.rest()
+
     def close(self) -> None:
         """Let go of the loaders and their processes."""
         for source in (self._source, self._prepared):

@@ -94,12 +94,14 @@ class CrewBench:
             **variables,
         }
         self._seq = 0
+        self._attempt = 0
         self._wanted: dict[str, object] = {}
 
     def start(self, workers: int = 1) -> None:
         """The first workers."""
         (self.bench.root / f"crew-{self.bench.attempt + 1}").mkdir(mode=0o700)
         self.bench.attempt += 1
+        self._attempt = self.bench.attempt
         for rank in range(workers):
             self._launch(rank, RANK=rank, WORLD_SIZE=workers)
 
@@ -116,7 +118,7 @@ class CrewBench:
         own = {"PLANNER_WORKER": number, "SEEN": self.seen_path(number)}
         shared = {"PYTHONPATH": self.bench.stage, "OMP_NUM_THREADS": 1}
         env = self.bench.environment(number, **(shared | self._variables | own | variables))
-        with open(self.bench.root / f"out-{self.bench.attempt}-{number}.txt", "w") as out:
+        with open(self.bench.root / f"out-{self._attempt}-{number}.txt", "w") as out:
             self.processes[number] = subprocess.Popen(
                 [sys.executable, str(self.script)],
                 env=basic | env,
@@ -127,7 +129,7 @@ class CrewBench:
             )
 
     def seen_path(self, number: int) -> Path:
-        return self.bench.root / f"seen-{self.bench.attempt}-{number}.ndjson"
+        return self.bench.root / f"seen-{self._attempt}-{number}.ndjson"
 
     @property
     def alive(self) -> list[int]:
@@ -176,7 +178,7 @@ class CrewBench:
         return list(told[-1]) if told else sorted(first)
 
     def output(self) -> str:
-        paths = sorted(self.bench.root.glob(f"out-{self.bench.attempt}-*.txt"))
+        paths = sorted(self.bench.root.glob(f"out-{self._attempt}-*.txt"))
         return "\n".join(f"--- {path.name}\n{path.read_text()}" for path in paths)
 
     def finish(self, timeout_s: float = 90.0) -> dict[int, int]:

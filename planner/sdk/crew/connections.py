@@ -12,6 +12,26 @@ import socket
 import stat
 
 _Known = frozenset[tuple[int, int]]
+_OURS: set[tuple[int, int]] = set()
+
+
+def keep_from_children(sock: socket.socket) -> None:
+    """Have processes that are forked from now on close their copy of a socket.
+
+    A loader process outlives its worker by some seconds. With a copy of the worker's sockets it
+    would keep them open, and nobody would hear that the worker is gone.
+    """
+    _OURS.add((sock.fileno(), os.fstat(sock.fileno()).st_ino))
+
+
+def _close_ours() -> None:
+    for number, inode in _OURS:
+        with contextlib.suppress(OSError):
+            if os.fstat(number).st_ino == inode:
+                os.close(number)
+
+
+os.register_at_fork(after_in_child=_close_ours)
 
 
 class Connections:
@@ -24,14 +44,16 @@ class Connections:
     def note(self) -> None:
         """The group is connected."""
         self._made = _sockets() - self._before
+        _OURS.update(self._made)
 
     def cut(self) -> None:
         """Shut down those that still are what they were: a number may have been given out anew."""
         for number, inode in self._made:
-            with contextlib.suppress(OSError):  # closed, or never connected
+            with contextlib.suppress(OSError):  # closed meanwhile, or one that only listens
                 if os.fstat(number).st_ino != inode:
                     continue
                 with socket.socket(fileno=os.dup(number)) as own:
+                    own.getpeername()
                     own.shutdown(socket.SHUT_RDWR)
 
 

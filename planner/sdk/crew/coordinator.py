@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from planner.sdk.crew.board import Board, Entry, Order
@@ -70,6 +70,7 @@ class Coordinator:
         self._awaited = 0
         self._joins = False
         self._wanted: tuple[tuple[int, ...], str | None] | None = None
+        self._seen = 0
         self._gone: set[int] = set()
         self._lost: set[int] = set()
         self._takeover_until_s: float | None = None
@@ -84,6 +85,7 @@ class Coordinator:
         """Begin: worker 0 waits for the others, they turn to it."""
         self._awaited = workers
         if self.me.worker == 0:
+            self._seen = 1
             self._folder.claim(
                 Plan(generation=1, members=(self.me,), everyone=(self.me.worker,)), self.me
             )
@@ -97,7 +99,7 @@ class Coordinator:
         number = self._folder.newest() + 1
         plan = Plan(generation=number, members=(self.me,), everyone=(self.me.worker,))
         if self._folder.claim(plan, self.me):
-            self.plan = plan
+            self.plan, self._seen = plan, number
         else:
             self._expel()
 
@@ -309,7 +311,7 @@ class Coordinator:
         before = self.plan.workers if self.plan is not None and not recovers else ()
         workers = [member.worker for member in members]
         plan = Plan(
-            generation=max(self._folder.newest(), self.plan.generation if self.plan else 0) + 1,
+            generation=self._seen + 1,
             members=members,
             everyone=tuple(dict.fromkeys((*before, *workers))),
             new=new,
@@ -318,13 +320,29 @@ class Coordinator:
             lost=tuple(sorted(self._lost - self._gone)) if recovers else (),
             id=asked,
         )
-        if not self._folder.claim(plan, self.me):
+        claimed = self._claim(plan)
+        if claimed is None:
             self._expel()
             return
+        plan = claimed
         for worker in plan.everyone:
             if worker in self._lines:
                 self._lines[worker].send({"type": "plan", **plan.as_json()})
         self._prepare(plan)
+
+    def _claim(self, plan: Plan) -> Plan | None:
+        """The plan under the next number that is free; None when others went on without this one.
+
+        A number that is taken was claimed since this worker last heard of anything. If whoever did
+        so is gone, its plan never came about; if not, or if nobody can tell, the job is theirs.
+        """
+        while not self._folder.claim(plan, self.me):
+            claimer = self._folder.claimer(plan.generation)
+            if claimer.worker != self.me.worker and not self.network.refuses(*claimer[1:]):
+                return None
+            plan = replace(plan, generation=plan.generation + 1)
+        self._seen = plan.generation
+        return plan
 
     def _withdraw(self, plan: Plan) -> None:
         self._discard()
@@ -412,6 +430,7 @@ class Coordinator:
 
     def _on_plan(self, _line: Line, message: Message) -> None:
         plan = Plan.of_json(message)
+        self._seen = max(self._seen, plan.generation)
         newest = self._preparing.plan.generation if self._preparing is not None else 0
         if plan.generation > max(newest, self.plan.generation if self.plan else 0):
             self._discard()

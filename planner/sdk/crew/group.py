@@ -187,6 +187,7 @@ def build(plan: Plan, worker: int, host: str, device: Any) -> tuple[Group | None
 def _connect(plan: Plan, name: str, *, rank: int, size: int, host: str, device: Any) -> Group:
     distributed: Any = sys.modules["torch"].distributed
     timeout = timedelta(seconds=_CONNECT_S)
+    connections = Connections()
     store = distributed.TCPStore(*plan.store, is_master=False, timeout=timeout)
     store = distributed.PrefixStore(name, store)
     if device is not None and device.type == "cuda":
@@ -196,7 +197,6 @@ def _connect(plan: Plan, name: str, *, rank: int, size: int, host: str, device: 
     options._devices = [distributed.ProcessGroupGloo.create_device(hostname=host)]
     options._timeout = timeout
     options._threads = 2
-    connections = Connections()
     raw = distributed.ProcessGroupGloo(store, rank, size, options)
     connections.note()
     return Group(raw, rank, size, sys.modules["torch"].device("cpu"), connections)

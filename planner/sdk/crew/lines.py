@@ -17,6 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
+from planner.sdk.crew.connections import keep_from_children
 from planner.sdk.errors import tell
 
 Message = dict[str, Any]
@@ -31,6 +32,7 @@ class Line:
     def __init__(self, sock: socket.socket, network: Network) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        keep_from_children(sock)
         self.sock = sock
         self.worker: int | None = None
         self.heard_s = time.monotonic()
@@ -94,6 +96,7 @@ class Network:
         self._listener = listener
         self._selector = selectors.DefaultSelector()
         self._server = socket.create_server((host, 0))
+        keep_from_children(self._server)
         self._server.setblocking(False)
         self.host, self.port = host, int(self._server.getsockname()[1])
         self._wake_read, self._wake_write = socket.socketpair()
@@ -121,6 +124,16 @@ class Network:
         self._lines.add(line)
         self._selector.register(line.sock, selectors.EVENT_READ, line)
         return line
+
+    def refuses(self, host: str, port: int, timeout_s: float = 2.0) -> bool:
+        """Whether it is certain that nobody listens there any more."""
+        try:
+            socket.create_connection((host, port), timeout_s).close()
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def drop(self, line: Line) -> None:
         """Close a connection; nobody is told."""

@@ -149,6 +149,11 @@ class CrewFolder:
         members = (Member(int(worker), str(host), int(port)) for worker, host, port in found)
         return list(dict.fromkeys(members))
 
+    def claimer(self, generation: int) -> Member:
+        """Who claimed a generation."""
+        worker, host, port = json.loads(self._file(generation).read_text())["leader"]
+        return Member(int(worker), str(host), int(port))
+
     def led_by(self, worker: int) -> bool:
         """Whether nobody else took the lead meanwhile: the worker claimed or leads the newest."""
         return worker in [member.worker for member in self.known()[:2]]
