@@ -347,6 +347,45 @@ def test_a_supervisor_may_die_anywhere_in_a_change(tmp_path, kind, count, left, 
     assert change.downtime_s < 120
 
 
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [
+        ("resource.released", 1),
+        ("run.interrupted", 1),
+        ("run.provisioning", 2),
+        ("run.started", 2),
+        ("run.resumed", 1),
+    ],
+)
+def test_a_supervisor_may_die_anywhere_in_a_relaunch(tmp_path, kind, count):
+    case = make(tmp_path, levers=())
+    case.clock.at(50, lambda: ask(case, "workers=2", "checkpoint_interval=15s"))
+    die_at(case, kind, count)
+    case.clock.sleep(2.0)
+    assert case.go() is RunState.DONE
+    (change,) = case.record.adjust.changes
+    assert (change.state, change.how, change.workers) == ("done", "relaunch", 2)
+    assert len(adjusted(case)) == 1
+    assert (case.record.step, case.record.steps_redone) == (400, 0)
+    assert case.record.adjust.in_force.knobs.checkpoint_interval_s == 15.0
+    assert case.left_running() == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [("run.worker_lost", 1), ("run.adjusted", 1), ("decision.applied", 1), ("run.adjusted", 2)],
+)
+def test_a_supervisor_may_die_while_it_replaces_a_worker(tmp_path, kind, count):
+    case = make(tmp_path, workers=2, faults=("lost@100#1",))
+    die_at(case, kind, count)
+    case.clock.sleep(2.0)
+    assert case.go() is RunState.DONE
+    started = [e.data["workers"] for e in case.events if e.type == "run.started"]
+    assert started == [2, 2]
+    assert (case.record.step, case.record.gaps) == (400, 0)
+    assert case.left_running() == []
+
+
 def test_a_change_that_nobody_heard_of_is_in_force(tmp_path):
     """The supervisor dies once the workers have joined; the job makes the change all the same."""
     case = make(tmp_path)
@@ -439,6 +478,17 @@ def test_a_move_takes_all_workers_along(tmp_path, relaunch):
     assert case.record.steps_redone == 0
     assert_money_is_right(case)
     assert case.left_running() == []
+
+
+def test_a_job_that_has_moved_grows_where_it_is_now(tmp_path):
+    case = two_places(make(tmp_path))
+    case.clock.at(50, lambda: ask(case, "move=fake:gpu:1"))
+    case.clock.at(70, lambda: ask(case, "workers=3"))
+    assert case.go() is RunState.DONE
+    assert [c.state for c in case.record.adjust.changes] == ["done", "done"]
+    now = case.record.adjust.in_force
+    assert (now.resources.pool, now.crew) == ("gpu", (1, 2, 3))
+    assert_money_is_right(case)
 
 
 def test_both_places_are_paid_while_one_takes_over_or_nothing_is_moved(tmp_path):

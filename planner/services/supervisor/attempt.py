@@ -55,6 +55,11 @@ class Attempt:
         return max((unit.workers.stop for unit in self.units), default=0)
 
     @property
+    def beside(self) -> Unit:
+        """A unit that others can join: one that has not been let go."""
+        return next((unit for unit in self.units if unit.held), self.units[0])
+
+    @property
     def usd_per_h(self) -> float:
         """The price of everything that is held."""
         return sum(unit.usd_per_h_now for unit in self.units)

@@ -145,7 +145,7 @@ class Launcher:
         spent = book.spent_microusd()
         book.meter.hold(attempt.usd_per_h + usd_per_h, launched_s)
         try:
-            handle = runner.grow(attempt.units[0].handle, spec)
+            handle = runner.grow(attempt.beside.handle, spec)
         except BaseException:
             book.meter.hold(attempt.usd_per_h, clock.monotonic_s())
             raise
