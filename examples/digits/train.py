@@ -1,7 +1,7 @@
 """Train torchvision's ResNet-18 on images in folders; planner needs the five marked lines.
 
 By hand: python train.py --data data --epochs 12
-Several workers by hand: torchrun --nproc-per-node 2 train.py --data data --epochs 12
+Under planner it runs on any number of workers: planner joins them, the script knows of none.
 """
 
 from __future__ import annotations
@@ -11,16 +11,11 @@ import os
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 from torchvision import datasets, models, transforms
 
 import planner.sdk as planner  # planner 1
-
-WORKERS = int(os.environ.get("WORLD_SIZE", "1"))
-RANK = int(os.environ.get("RANK", "0"))
 
 
 def read_arguments() -> argparse.Namespace:
@@ -55,18 +50,14 @@ def make_loader(folder: Path, args: argparse.Namespace, *, train: bool) -> DataL
     return DataLoader(
         dataset,
         batch_size=args.batch_size if train else 256,
-        shuffle=train and WORKERS == 1,
-        sampler=DistributedSampler(dataset) if train and WORKERS > 1 else None,
+        shuffle=train,
         pin_memory=torch.cuda.is_available(),
     )
 
 
 def make_model(classes: int, device: torch.device) -> nn.Module:
     """ResNet-18, untrained."""
-    model = models.resnet18(num_classes=classes).to(device)
-    if WORKERS > 1:
-        model = DistributedDataParallel(model)
-    return model
+    return models.resnet18(num_classes=classes).to(device)
 
 
 def train_step(
@@ -82,13 +73,12 @@ def train_step(
 
 @torch.no_grad()
 def accuracy(model: nn.Module, loader: DataLoader, device: torch.device) -> float:
-    """Share of images told right. Without the DDP wrapper, so that one worker can do it alone."""
-    bare = model.module if isinstance(model, DistributedDataParallel) else model
-    bare.eval()
+    """Share of images told right."""
+    model.eval()
     right = 0
     for images, target in loader:
-        right += (bare(images.to(device)).argmax(1) == target.to(device)).sum().item()
-    bare.train()
+        right += (model(images.to(device)).argmax(1) == target.to(device)).sum().item()
+    model.train()
     return right / len(loader.dataset)
 
 
@@ -97,9 +87,6 @@ def main() -> None:
     args = read_arguments()
     torch.manual_seed(args.seed)
     device = pick_device()
-    if WORKERS > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-
     loader = make_loader(args.data / "train", args, train=True)
     val_loader = make_loader(args.data / "val", args, train=False)
     model = make_model(len(loader.dataset.classes), device)
@@ -113,13 +100,11 @@ def main() -> None:
         model=model, optimizer=optimizer, scheduler=scheduler, epochs=args.epochs
     )
     for epoch, batches in job.epochs(loader):  # planner 4
-        if WORKERS > 1:
-            loader.sampler.set_epoch(epoch)
         for images, target in batches:
             loss = train_step(model, optimizer, images.to(device), target.to(device))
             scheduler.step()
             job.log(loss=loss)  # planner 5
-        if RANK == 0:
+        if job.leads:
             val_accuracy = accuracy(model, val_loader, device)
             job.log(val_accuracy=val_accuracy)
             print(
@@ -128,14 +113,11 @@ def main() -> None:
                 flush=True,
             )
 
-    if RANK == 0:
+    if job.leads:
         test_loader = make_loader(args.data / "test", args, train=False)
         test_accuracy = accuracy(model, test_loader, device)
         job.log(test_accuracy=test_accuracy)
         print(f"test_accuracy {test_accuracy:.4f}", flush=True)
-    if WORKERS > 1:
-        dist.barrier()
-        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

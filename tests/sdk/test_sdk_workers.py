@@ -172,4 +172,5 @@ def test_workers_without_a_process_group_are_told(bench: Bench) -> None:
     script = bench.script("import planner.sdk as planner\nplanner.attach(epochs=1)")
     (done, _) = bench.run(script, workers=2)
     assert done.returncode == 1
-    assert "call torch.distributed.init_process_group() before planner.attach()" in done.stderr
+    assert "give attach() the model and the optimizer" in done.stderr
+    assert "or call torch.distributed.init_process_group() before it" in done.stderr

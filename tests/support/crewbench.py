@@ -89,7 +89,6 @@ class CrewBench:
         self.processes: dict[int, subprocess.Popen[str]] = {}
         self._variables: dict[str, object] = {
             "PLANNER_GLOBAL_BATCH": 32,
-            "PLANNER_CREW_DIR": bench.root / f"crew-{bench.attempt + 1}",
             "WEIGHTS": self.weights,
             **variables,
         }
@@ -99,7 +98,6 @@ class CrewBench:
 
     def start(self, workers: int = 1) -> None:
         """The first workers."""
-        (self.bench.root / f"crew-{self.bench.attempt + 1}").mkdir(mode=0o700)
         self.bench.attempt += 1
         self._attempt = self.bench.attempt
         for rank in range(workers):

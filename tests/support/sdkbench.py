@@ -40,6 +40,7 @@ class Bench:
             "PLANNER_EVENTS": self.events_path(rank),
             "PLANNER_CONTROL": self.control,
             "PLANNER_CHECKPOINT_DIR": self.checkpoints,
+            "PLANNER_CREW_DIR": self.root / f"crew-{self.attempt}",
             "RANK": rank,
         }
         return {name: str(value) for name, value in (usual | variables).items()}

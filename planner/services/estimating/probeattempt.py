@@ -120,6 +120,8 @@ class Attempt:
     def _spec(self, work: Path) -> LaunchSpec:
         names = ("attempt", "stage", "checkpoints", "output")
         attempt, stage, checkpoints, output = (make_folder(work / name) for name in names)
+        crew = make_folder(work / "crew")
+        crew.chmod(0o700)
         stage_sdk(stage)
         resources, knobs = self.trial.resources, self.trial.knobs
         return LaunchSpec(
@@ -149,6 +151,7 @@ class Attempt:
             ),
             resources=resources,
             place=self.trial.place,
+            crew_dir=str(crew),
             attempt_dir=str(attempt),
             stage_dir=str(stage),
             stop_grace_s=0.0,
