@@ -151,10 +151,11 @@ def trials(
         wanted = (1,)
         if any(offer.resources.workers > 1 for _, offer in offers.found):
             text = (
-                "Only one worker is planned for: nothing in the script speaks of distributed "
-                "training, and several copies of it would each train a model of their own."
+                "Only one worker is planned for: the script does not give planner its model and "
+                "optimizer to join workers by, nothing in it speaks of distributed training, and "
+                "several copies of it would each train a model of their own."
             )
-            hint = "Use DistributedDataParallel, or set workers in [job]."
+            hint = "Give attach() model= and optimizer=, or set workers in [job]."
             warnings.append(Warning_(code="job.not_distributed", text=text, hint=hint))
     found = [
         Trial(place=place, offer=offer, knobs=knobs)

@@ -24,6 +24,8 @@ from planner.services.estimating.slicing import Slice, make_slice
 from planner.services.jobenv import uses_placeholder
 from planner.store.layout import StateDir
 
+_LETS_PLANNER_JOIN = ("optimizer=",)
+"""What `attach` must be given so that planner can join workers by itself."""
 _SPEAKS_OF_WORKERS = (
     "DistributedDataParallel",
     "init_process_group",
@@ -163,4 +165,6 @@ def _global_batch(
 def _is_distributed(job: JobSpec, skipped: tuple[Path, ...]) -> bool:
     if job.worker_counts:
         return True  # the user knows
+    if job.tier == 1 and source_mentions(job, _LETS_PLANNER_JOIN, exclude=skipped):
+        return True
     return source_mentions(job, _SPEAKS_OF_WORKERS, exclude=skipped)
