@@ -104,7 +104,9 @@ def run_block(view: RunView, now: datetime) -> str:
 
 def change_line(change: Adjustment) -> str:
     """A change and what came of it, in one line."""
-    parts = [change.what, change.state.replace("_", " ")]
+    state = change.state.replace("_", " ")
+    told = change.state != "done" and (change.text or "").startswith(f"{state}:")
+    parts = [change.what] if told else [change.what, state]
     if change.state == "done":
         if change.step is not None:
             parts.append(f"step {change.step}")
@@ -129,7 +131,8 @@ def _in_force(view: RunView) -> list[str]:
     if now is None or view.adjustments == ():
         return []
     knobs = now.knobs
-    crew = f" (numbers {', '.join(map(str, view.crew))})" if view.crew else ""
+    others = view.crew and view.crew != tuple(range(now.workers))
+    crew = f" (number {', '.join(map(str, view.crew))})" if others else ""
     parts = [f"{now.workers} worker{'s' * (now.workers != 1)}{crew}"]
     if knobs.micro_batch:
         samples = pass_samples(knobs, len(view.crew) or now.workers)

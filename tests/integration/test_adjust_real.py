@@ -28,7 +28,7 @@ SAVED = """if job.leads:
 
 @pytest.fixture
 def work(tmp_path):
-    """One worker at first, joined by planner; over half a minute of steps where nothing is changed."""
+    """One worker at first, joined by planner; half a minute of steps where nothing is changed."""
     made = small_job(tmp_path, workers=1, epochs=40, step_s=0.1)
     assert SELF_JOINED in SCRIPT and CLOSED in SCRIPT
     script = SCRIPT.replace(SELF_JOINED, "").replace(CLOSED, SAVED)

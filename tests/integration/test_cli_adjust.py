@@ -9,7 +9,7 @@ from support.fake_services import RUN_ID, FakeServices, view
 from support.planner_calls import Planner
 
 from planner.core import errors
-from planner.core.adjust import Target
+from planner.core.adjust import Target, planned
 from planner.core.adjustrules import AdjustRefusedError
 from planner.core.types import RunState
 
@@ -162,3 +162,23 @@ def test_a_run_that_is_not_running_is_refused(
         "run r-7f3k is done", hint="planner status"
     )
     assert planner("adjust", RUN_ID, "workers=2").code == 2
+
+
+def test_status_shows_what_is_in_force_and_every_change(
+    planner: Planner, services: FakeServices
+) -> None:
+    done = services.outcome[0]
+    failed = replace(
+        done, state="not_done", text="not done: worker 1 was not ready in time", step=None
+    )
+    now = replace(planned(view().plan), crew=(0, 2))
+    services.views = [view(adjustments=(done, failed), in_force=now, crew=(0, 2))]
+    lines = planner("status", RUN_ID).out.splitlines()
+    changes = [line for line in lines if line.startswith("change")]
+    assert changes[0] == (
+        "change      workers 1 -> 2  done  step 120  stall 0.08 s"
+        "  3.2s from request to first step  0 samples lost  41 -> 77 samples/s"
+    )
+    assert changes[1] == "change      workers 1 -> 2  not done: worker 1 was not ready in time"
+    (in_force,) = [line for line in lines if line.startswith("in force")]
+    assert "(number 0, 2)" in in_force and "memory normal" in in_force

@@ -179,9 +179,10 @@ def _report(view: RunView, expected: Expectation, *, json: bool) -> None:
     if outcome is not None and outcome.state == "refused":
         raise AdjustRefusedError(f"{run_id}: {outcome.text}", hint=f"planner status {run_id}")
     if outcome is not None and outcome.state == "not_done":
+        other = "; --relaunch does it by checkpoint and relaunch"
         raise EnvironmentFault(
             f"{run_id}: {outcome.what}: {outcome.text}",
-            hint=f"planner logs {run_id} tells more",
+            hint=f"planner logs {run_id} tells more" + other * (outcome.how == "in_flight"),
             code="adjust.not_done",
         )
     if json:

@@ -112,7 +112,7 @@ class Changes:
             made = Made(
                 reason="asked",
                 how="relaunch",
-                step=self._progress.step,
+                step=max(0, self._progress.step - self._progress.steps_seen),
                 workers=self.now.workers,
                 in_force=self.now,
                 usd_per_h=self._book.meter.usd_per_h,
