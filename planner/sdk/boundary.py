@@ -116,6 +116,9 @@ class Planner(Protocol):
     def withdraw(self) -> None:
         """As the leader: wait for nobody any more."""
 
+    def refuse(self, reasons: Mapping[str, str]) -> None:
+        """As the leader: tell of wishes that came to nothing, by id."""
+
     def lead_steps(self, adjust: Mapping[str, Any] | None) -> int:
         """Steps from now until a change can be had without a pause."""
 
@@ -232,6 +235,8 @@ class CrewBoundary:
         elif self._crew.board.ready is not None:
             plan = self._crew.board.ready
             self._give(self._planner.lead_steps(None), plan=plan.generation)
+        elif self._crew.board.refused:
+            self._planner.refuse(self._crew.board.take_refused())
         elif requests.adjust is not None:
             wanted = self._planner.screen(requests.adjust)
             if wanted is not None:

@@ -98,6 +98,11 @@ class Changes:
             self._reports.close(self.knobs)  # it is in force already
         return None
 
+    def refuse(self, reasons: Mapping[str, str]) -> None:
+        """As the leader: tell of wishes that came to nothing, by id."""
+        for wish, reason in reasons.items():
+            self._courier.say("adjust_refused", at_once=True, id=wish, reason=reason)
+
     def withdraw(self) -> None:
         """As the leader: wait for nobody any more."""
         self._requests.looked_at(None)

@@ -29,6 +29,11 @@ class FixedChanges:
         )
         self._courier.say("adjust_refused", at_once=True, id=adjust.get("id"), reason=reason)
 
+    def refuse(self, reasons: Mapping[str, str]) -> None:
+        """As the leader: tell of wishes that came to nothing, by id."""
+        for wish, reason in reasons.items():
+            self._courier.say("adjust_refused", at_once=True, id=wish, reason=reason)
+
     def withdraw(self) -> None:
         """Nothing was taken up."""
         self._requests.looked_at(None)

@@ -289,7 +289,7 @@ class Loop:
         self._courier.flush()
         self._stop.training_is_over(saved=saved)
         if self._crew is not None:
-            self._crew.part()
+            self._crew.part(over=True)
 
     def _save_the_end(self) -> bool:
         """The last checkpoint; what is lost from here on is not missed any more."""

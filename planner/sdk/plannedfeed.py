@@ -105,11 +105,14 @@ class PlannedFeed:
     def ahead(self, order: int, position: int, steps: int) -> tuple[int, int]:
         """Order and position so many steps later; the next epoch's start at the end."""
         for _ in range(steps):
-            stop = self._end_of(self._shape_at(order, position), position)
-            order, position = (order, stop) if stop is not None else (order + 1, 0)
-        if self._end_of(self._shape_at(order, position), position) is None:
-            return order + 1, 0
-        return order, position
+            order, position = self._begin_of_step(order, position)
+            position = self._end_of(self._shape_at(order, position), position) or 0
+        return self._begin_of_step(order, position)
+
+    def _begin_of_step(self, order: int, position: int) -> tuple[int, int]:
+        """There, or the next epoch's start where no step is left."""
+        over = self._end_of(self._shape_at(order, position), position) is None
+        return (order + 1, 0) if over else (order, position)
 
     def _end_of(self, shape: Shape, position: int) -> int | None:
         return step_end(
@@ -206,6 +209,8 @@ class PlannedFeed:
 
     def prepare(self, order: int, position: int, settings: LoaderSettings) -> None:
         """Start a second loader that loads from there on, beside the one in use."""
+        if self._prepared is not None:
+            self._prepared.close()
         self._prepared = Source(self._script_loader, self._drawn, settings)
         self._prepared_at = (order, position)
         self._prepared.open_aside(order, position)

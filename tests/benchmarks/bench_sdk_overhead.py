@@ -74,7 +74,7 @@ def once(*, planned: bool) -> tuple[float, float]:
                 job.log(loss=loss)
             thread_s = courier_s() - before_s
         if planned:
-            job._courier.close()  # type: ignore[attr-defined]
+            job._gear.courier.close()  # type: ignore[attr-defined]
             del os.environ["PLANNER_EVENTS"], os.environ["PLANNER_CONTROL"]
     return outside_s / STEPS, thread_s / STEPS
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support.sdkbench import Bench, events
+from .sdkbench import Bench, events
 
 SCRIPT = """
     import json, os, sys, time

@@ -106,6 +106,12 @@ class Board:
             entry, self.entry = self.entry, None
         return entry
 
+    def take_refused(self) -> dict[str, str]:
+        """What was refused since the last call."""
+        with self.changed:
+            refused, self.refused = self.refused, {}
+        return refused
+
     def wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
         """Wait on the training loop's side until `done`; whether it was in time."""
         until_s = time.monotonic() + timeout_s

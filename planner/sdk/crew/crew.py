@@ -332,12 +332,15 @@ class Crew:
 
     # ---- ending
 
-    def part(self) -> None:
-        """Leave: nobody is missed after this. Never fails."""
+    def part(self, *, over: bool = False) -> None:
+        """Leave: nobody is missed after this; training is `over` for those who wait to join, too.
+
+        Never fails.
+        """
         coordinator = self._coordinator
         if coordinator is None:
             return
-        coordinator.network.do(coordinator.part)
+        coordinator.network.do(lambda: coordinator.part(over=over))
         coordinator.network.close()
         retire(self.group)
         self._coordinator, self.group = None, None

@@ -53,10 +53,11 @@ class Line:
             while self._out:
                 self._out = self._out[self.sock.send(self._out) :]
         except BlockingIOError:
-            pass
+            self._network.watch(self, writes=True)
+            return
         except OSError:
             self._out = b""
-        self._network.watch(self, writes=bool(self._out))
+        self._network.watch(self, writes=False)
 
     def receive(self) -> list[Message] | None:
         """Messages that have come; None once the peer is gone or talks nonsense."""

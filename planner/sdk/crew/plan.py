@@ -57,6 +57,11 @@ class Plan:
         """Worker numbers by rank."""
         return tuple(member.worker for member in self.members)
 
+    @property
+    def alone(self) -> bool:
+        """Whether nobody takes part but a single worker."""
+        return len(self.everyone) == 1
+
     def rank(self, worker: int) -> int | None:
         """The worker's rank; None when it is no member."""
         workers = self.workers
