@@ -6,7 +6,7 @@ import json
 import os
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,12 @@ from planner.wire.published import generate
 from runners.base import Leftover
 
 GOLDEN = Path(__file__).parent.parent / "golden"
+DEADLINE = (datetime.now(UTC) + timedelta(days=1)).replace(
+    hour=10, minute=0, second=0, microsecond=0
+)
+"""Of the run that has one: still to come, on whatever day the tests are run."""
+DAY = f"{DEADLINE:%Y-%m-%d}"
+DAY_AFTER = f"{DEADLINE + timedelta(days=1):%Y-%m-%d}"
 
 JSON_CALLS = {
     "estimate": ("estimate", "job.toml", "--json"),
@@ -578,12 +584,12 @@ def test_a_run_that_is_joined_is_not_told_as_launched(
 ) -> None:
     services.summaries = (view(name="digits").summary,)
     services.views = [limited()]
-    asked = ("--budget", "5", "--deadline", "2026-11-23T10:00Z")
+    asked = ("--budget", "5", "--deadline", f"{DAY_AFTER}T10:00Z")
     result = planner("run", "job.toml", "--yes", "--detach", *asked)
     assert result.code == 0
     assert result.out == f"{RUN_ID} attached, not launched: planner attach {RUN_ID}\n"
     assert "budget $1.00, $5.00 asked for" in result.err
-    assert "deadline 2026-11-22 10:00:00 UTC, 2026-11-23 10:00:00 asked for" in result.err
+    assert f"deadline {DAY} 10:00:00 UTC, {DAY_AFTER} 10:00:00 asked for" in result.err
     assert f"planner extend {RUN_ID}" in result.err
     assert "warning" not in planner("run", "job.toml", "--yes", "--detach", "--budget", "1").err
 
@@ -592,7 +598,7 @@ def test_a_run_that_is_joined_is_not_told_as_launched(
     ("asked", "says"),
     [
         (("--budget", "0.0001"), "budget $1.00, $0.0001 asked for"),
-        (("--deadline", "2026-11-22T09:00Z"), "2026-11-22 09:00:00 asked for"),
+        (("--deadline", "{day}T09:00Z"), "{day} 09:00:00 asked for"),
         (("--max-price", "0.01"), "$0.0100/h asked for"),
         (("--option", "ozzz"), "ozzz asked for"),
     ],
@@ -602,9 +608,10 @@ def test_a_run_that_does_not_keep_to_what_is_asked_for_is_not_joined(
 ) -> None:
     services.summaries = (view(name="digits").summary,)
     services.views = [limited()]
-    result = planner("run", "job.toml", "--yes", "--detach", *asked)
+    flags = (flag.format(day=DAY) for flag in asked)
+    result = planner("run", "job.toml", "--yes", "--detach", *flags)
     assert (result.code, result.out) == (2, "")
-    assert says in result.err
+    assert says.format(day=DAY) in result.err
     assert f"planner attach {RUN_ID}" in result.err
     assert not services.asked("estimate") + services.asked("launch")
 
@@ -704,11 +711,11 @@ def test_status_of_one_run_tells_what_matters(planner: Planner) -> None:
 @pytest.mark.parametrize(
     ("state", "late", "says"),
     [
-        (RunState.RUNNING, False, "deadline    2026-11-22 10:00 UTC  P(on time) 0.97\n"),
-        (RunState.PAUSED, False, "deadline    2026-11-22 10:00 UTC\n"),
-        (RunState.CANCELLED, False, "deadline    2026-11-22 10:00 UTC\n"),
-        (RunState.DONE, False, "deadline    2026-11-22 10:00 UTC, kept\n"),
-        (RunState.DONE, True, "deadline    2026-11-22 10:00 UTC, missed\n"),
+        (RunState.RUNNING, False, "deadline    {day} 10:00 UTC  P(on time) 0.97\n"),
+        (RunState.PAUSED, False, "deadline    {day} 10:00 UTC\n"),
+        (RunState.CANCELLED, False, "deadline    {day} 10:00 UTC\n"),
+        (RunState.DONE, False, "deadline    {day} 10:00 UTC, kept\n"),
+        (RunState.DONE, True, "deadline    {day} 10:00 UTC, missed\n"),
     ],
 )
 def test_the_chance_to_be_on_time_is_told_while_it_is_open(
@@ -716,7 +723,7 @@ def test_the_chance_to_be_on_time_is_told_while_it_is_open(
 ) -> None:
     made = view(state, p_deadline=0.97, late=late)
     services.views = [replace(made, plan=limited().plan)]
-    assert says in planner("status", RUN_ID).out
+    assert says.format(day=DAY) in planner("status", RUN_ID).out
     assert ("P(on time)" in live_line(made)) == (state is RunState.RUNNING)
 
 
@@ -862,14 +869,14 @@ def test_resume_says_that_it_cannot_be_done_before_it_asks(
 def limited() -> RunView:
     """A running run with a cap of $1 and a deadline at 10:00."""
     made = view()
-    goal = Goal(budget_usd=1.0, deadline_at=datetime(2026, 11, 22, 10, tzinfo=UTC))
+    goal = Goal(budget_usd=1.0, deadline_at=DEADLINE)
     return replace(made, plan=replace(made.plan, goal=goal))
 
 
 def test_extend_shows_what_was_and_what_will_be(planner: Planner, services: FakeServices) -> None:
     services.views = [limited()]
     result = planner("extend", RUN_ID, "--deadline", "+2h", "--budget", "+2", "--yes", "--json")
-    assert "budget $1.00 -> $3.00, deadline 2026-11-22 10:00:00 -> 12:00:00 UTC" in result.err
+    assert f"budget $1.00 -> $3.00, deadline {DAY} 10:00:00 -> 12:00:00 UTC" in result.err
     assert services.asked("extend") == [(7200.0, 2.0)]
 
 
