@@ -177,7 +177,9 @@ class CrewBench:
 
     def output(self) -> str:
         paths = sorted(self.bench.root.glob(f"out-{self._attempt}-*.txt"))
-        return "\n".join(f"--- {path.name}\n{path.read_text()}" for path in paths)
+        told = [*self.events("adjusted")[-2:], *self.events("adjust_refused")[-2:]]
+        printed = [f"--- {path.name}\n{path.read_text()}" for path in paths]
+        return "\n".join([*printed, f"wanted {self._wanted}", *map(str, told)])
 
     def finish(self, timeout_s: float = 90.0) -> dict[int, int]:
         """Wait for all; exit codes by worker number."""

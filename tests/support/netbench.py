@@ -84,6 +84,7 @@ for epoch, batches in epochs:
         optimizer.step()
         if not PLAIN:
             scheduler.step()
+            time.sleep(float(os.environ.get("PAUSE_S", "0")))
         if len(stepped) > 1:
             log.write(f"s {stepped.pop()}\\n")
 if PLAIN or job.leads:

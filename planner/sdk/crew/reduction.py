@@ -173,22 +173,21 @@ class _Bucket:
         self.work = None
 
     def fill(self, weight: float) -> None:
-        """Take the gradients in; a parameter that has none counts as zero."""
+        """Take the gradients in, weighed; a parameter that has none counts as zero."""
         torch: Any = sys.modules["torch"]
         self._used.fill_(1.0)
-        outside_views, outside = [], []
-        for place, (parameter, view) in enumerate(zip(self.parameters, self.views, strict=True)):
-            gradient = parameter.grad
-            if gradient is None:
-                view.zero_()
-                self._used[place] = 0.0
-            elif gradient.data_ptr() != view.data_ptr():
-                outside_views.append(view)
-                outside.append(gradient.to_dense() if gradient.is_sparse else gradient)
         with torch.no_grad():
-            if outside:
-                torch._foreach_copy_(outside_views, outside)
-            self.flat.mul_(weight)
+            for place, (parameter, view) in enumerate(
+                zip(self.parameters, self.views, strict=True)
+            ):
+                gradient = parameter.grad
+                if gradient is None:
+                    view.zero_()
+                    self._used[place] = 0.0
+                elif gradient.is_sparse:
+                    view.copy_(gradient.to_dense()).mul_(weight)
+                else:  # one pass over the memory, also where the gradient is the view itself
+                    torch.mul(gradient, weight, out=view)
 
     def hand_out(self) -> None:
         """Gradients become views of the sums: nothing is copied back."""
