@@ -7,6 +7,7 @@ leaves: never do two crews of one attempt train side by side.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -109,12 +110,9 @@ class CrewFolder:
             handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(handle, "w") as file:
                 file.write(secrets.token_hex(16))
-            try:
+            with contextlib.suppress(FileExistsError):  # another was quicker: its secret counts
                 os.link(beside, path)
-            except FileExistsError:
-                pass  # another worker was quicker: its secret counts
-            finally:
-                os.unlink(beside)
+            os.unlink(beside)
         return path.read_text()
 
     def claim(self, plan: Plan, leader: Member) -> bool:
