@@ -82,7 +82,9 @@ class RunParts:
     Attributes:
         start: From launch to the first step.
         tail: After an epoch's last batch, on `tail_samples` samples (None when unknown).
-        checkpoint: Writing one; 0 when a probe came to its end without one, as tier 0 does.
+        checkpoint: Writing one, for which a probe stands still; 0 when a probe came to its end
+            without one, as tier 0 does. It is the most that one costs a run, which writes slow
+            ones while it goes on.
         rest: What a run has once besides: slower first steps, leaving.
     """
 

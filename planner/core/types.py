@@ -224,7 +224,7 @@ class ProbeResult:
             `tail_samples` samples of the sliced non-training splits: mean over the epochs that
             the probe saw the end of; None when it saw none.
         tail_samples: Samples in the non-training splits of the slice.
-        checkpoint_s: Time of one checkpoint; None when none was written.
+        checkpoint_s: How long training stood still for one checkpoint; None when none was written.
         checkpoint_bytes: Size of it.
         rest_s: What the wall time holds besides the start, steps at the steady pace, tails and
             checkpoints: slower first steps, leaving; None when it cannot be told.

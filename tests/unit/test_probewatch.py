@@ -23,7 +23,7 @@ def steps(t: float, *times: float) -> dict[str, Any]:
     return {"t": t, "type": "steps", "step_time_s": list(times), "wait_s": [0.0] * len(times)}
 
 
-def passes(folder: Path) -> ProbeWatch:
+def passes(folder: Path, **stall: float) -> ProbeWatch:
     """Three passes over 20 samples, 8 a step: each ends with half a step, then an evaluation."""
     return watch_of(
         folder,
@@ -33,7 +33,7 @@ def passes(folder: Path) -> ProbeWatch:
         steps(11.0, 1.0, 1.0, 0.5),
         {"t": 12.0, "type": "epoch", "tail_s": 1.1},
         steps(14.0, 1.0, 1.0, 0.5),
-        {"t": 14.1, "type": "checkpoint", "duration_s": 0.1, "bytes": 10},
+        {"t": 14.1, "type": "checkpoint", "duration_s": 0.1, **stall, "bytes": 10},
         {"t": 14.1, "type": "probe_finished"},
     )
 
@@ -46,6 +46,11 @@ def test_each_evaluation_and_each_shorter_step_of_a_probe_is_accounted_for(tmp_p
     # the first step took a second longer than the others.
     rest_s = watch.rest_s(16.0, 4.5, dropped=1)
     assert rest_s == pytest.approx(16.0 - 4.5 - 8.5 - 2.0 - 0.1 + 1.0)
+
+
+def test_a_checkpoint_takes_as_long_as_training_stands_still_for_it(tmp_path: Path) -> None:
+    assert passes(tmp_path).checkpoints_s == [0.1]  # of a job that does not tell the two apart
+    assert passes(tmp_path, stall_s=0.09).checkpoints_s == [0.09]
 
 
 def test_a_warm_up_faster_than_the_steady_state_gives_no_time_back(tmp_path: Path) -> None:

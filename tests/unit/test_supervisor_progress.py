@@ -75,6 +75,22 @@ def test_tails_and_checkpoints_are_part_of_the_rest(plan):
     assert progress.stop_s(99.0) == pytest.approx(15.5)
 
 
+def test_a_checkpoint_that_is_written_meanwhile_costs_only_its_stall(plan):
+    progress, synchronous = Progress(plan), Progress(plan)
+    for one in (progress, synchronous):
+        attached(one)
+        for number in range(10, 101, 10):
+            steps(one, number, [0.5] * 10)
+    progress.take({"type": "checkpoint", "step": 100, "duration_s": 60.0, "stall_s": 0.25})
+    synchronous.take({"type": "checkpoint", "step": 100, "duration_s": 60.0})
+    assert progress.times_s["checkpoints"] == pytest.approx(0.25)
+    assert synchronous.times_s["checkpoints"] == pytest.approx(60.0)
+    assert (progress.checkpoint_stall_s, progress.checkpoint_s) == (0.25, 60.0)
+    assert synchronous.checkpoint_stall_s == 60.0
+    assert progress.stop_s(0.0) == synchronous.stop_s(0.0) == pytest.approx(90.5)
+    assert progress.remaining().run_s.p50 < synchronous.remaining().run_s.p50
+
+
 def test_waiting_for_data_is_told_apart(plan):
     progress = Progress(plan)
     attached(progress)
@@ -124,8 +140,8 @@ def test_the_peak_is_the_largest_of_all_workers(plan):
 odd = st.sampled_from(
     [None, -3, 0, 7, 10**9, True, 0.5, -1.0, 1e308, float("inf"), float("nan"), "x"]
 )
-KEYS = ["step", "epoch", "samples", "tail_s", "duration_s", "epochs", "steps_per_epoch"]
-KEYS += ["global_batch", "peak_device_bytes", "peak_rss_bytes"]
+KEYS = ["step", "epoch", "samples", "tail_s", "duration_s", "stall_s", "epochs"]
+KEYS += ["steps_per_epoch", "global_batch", "peak_device_bytes", "peak_rss_bytes"]
 KINDS = ["attached", "steps", "epoch", "checkpoint", "finished", "memory", "other"]
 said = st.fixed_dictionaries(
     {"type": st.sampled_from(KINDS)},

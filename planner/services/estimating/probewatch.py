@@ -61,7 +61,8 @@ class ProbeWatch:
         wait_s: Of which waiting for data.
         first_step_at: Unix time at which the first step began.
         tails_s: What followed the last batch of each epoch that ended.
-        checkpoints_s: Time of each checkpoint.
+        checkpoints_s: How long training stood still for each checkpoint: in a probe, which ends
+            with it, until it was on the disk.
         signs: Signs of life so far. Memory and control events are none: the SDK sends them from
             a thread of its own, also while the training loop hangs.
     """
@@ -107,7 +108,8 @@ class ProbeWatch:
         elif kind == "epoch":
             self.tails_s += _numbers(event, "tail_s")
         elif kind == "checkpoint":
-            self.checkpoints_s += _numbers(event, "duration_s")
+            stall = _numbers(event, "stall_s")
+            self.checkpoints_s += stall or _numbers(event, "duration_s")
             self.checkpoint_bytes = whole(event, "bytes")
         elif kind == "checkpoint_failed":
             self.checkpoint_error = redact(str(event.get("error", "unknown")))

@@ -2,8 +2,9 @@
 
 The remaining time is a log-normal around
 
-    steps left x time of a step + epochs left x tail of an epoch + checkpoints left x their time
+    steps left x time of a step + epochs left x tail of an epoch + checkpoints left x their stall
 
+where only the last checkpoint is waited for: others may be written while training goes on.
 The time of a step combines what the plan expected with what was measured, weighted by precision;
 the measured part looks at the recent past more than at the distant one, as rates drift.
 """
@@ -67,6 +68,7 @@ class Progress:
         self._chunk_s = min(5.0, max(0.2, 0.02 * plan.option.run_s.p50))
         self._tails: list[float] = []
         self._checkpoints: list[float] = []
+        self._stalls: list[float] = []
         self._slowest_step_s = 0.0
         self.new_attempt()
 
@@ -215,9 +217,13 @@ class Progress:
             self.step = step
             self.samples = said_whole(event.get("samples"), self.samples)
             self.epoch = said_whole(event.get("epoch"), self.epoch)
+        stall_s = said_duration_s(event.get("stall_s"))
+        stall_s = duration_s if stall_s is None else stall_s
         if duration_s is not None:
             self._checkpoints.append(duration_s)
-            self._spent("checkpoints", duration_s)
+        if stall_s is not None:
+            self._stalls.append(stall_s)
+            self._spent("checkpoints", stall_s)
 
     def _spent(self, name: str, duration_s: float) -> None:
         self.times_s[name] = self.times_s.get(name, 0.0) + duration_s
@@ -286,9 +292,13 @@ class Progress:
 
     @property
     def checkpoint_s(self) -> float | None:
-        """Usual time of a checkpoint, of the last few; None before one was seen."""
-        last = self._checkpoints[-5:]
-        return sum(last) / len(last) if last else None
+        """Usual time until a checkpoint is on the disk; None before one was seen."""
+        return _recent_mean(self._checkpoints)
+
+    @property
+    def checkpoint_stall_s(self) -> float | None:
+        """Usual time that training stands still for a checkpoint; None before one was seen."""
+        return _recent_mean(self._stalls)
 
     @property
     def slowest_step_s(self) -> float:
@@ -309,9 +319,10 @@ class Progress:
         tails_left = math.ceil(self.epochs * steps_left / self.steps_total)
         tails_s = self._tail_s() * max(tails_left, 0 if self.finished else 1)
         run_s = steps_left * step_s + tails_s
-        if self._checkpoints:
-            mean_s = sum(self._checkpoints) / len(self._checkpoints)
-            run_s += mean_s * (1 + run_s / self._interval_s)
+        if self._checkpoints and self._stalls:
+            stall_s = sum(self._stalls) / len(self._stalls)
+            last_s = sum(self._checkpoints) / len(self._checkpoints)
+            run_s += stall_s * run_s / self._interval_s + last_s
         return Remaining(run_s=Distribution.lognormal(run_s, sigma, "probe"), steps=steps_left)
 
     def _tail_s(self) -> float:
@@ -358,6 +369,11 @@ class Progress:
         both = weight + prior_weight
         log_mean = (weight * math.log(mean) + prior_weight * math.log(prior)) / both
         return math.exp(log_mean), max(_DRIFT_SIGMA, both**-0.5)
+
+
+def _recent_mean(values: list[float]) -> float | None:
+    last = values[-5:]
+    return sum(last) / len(last) if last else None
 
 
 def _planned_epoch_steps(plan: Plan) -> int | None:

@@ -37,7 +37,8 @@ def said_duration_s(value: object) -> float | None:
 
 def checkpoint_data(event: Mapping[str, Any], attempt: int) -> dict[str, Any]:
     """The journal's form of a job's `checkpoint` event."""
-    keys = ("path", "step", "epoch", "samples", "bytes", "sha256", "duration_s", "reason")
+    what = ("path", "step", "epoch", "samples", "bytes", "sha256")
+    keys = (*what, "duration_s", "stall_s", "reason")
     return {"attempt": attempt, **{key: event.get(key) for key in keys}}
 
 
