@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from planner.core.adjust import Wish, parse_wish
+from planner.core.adjust import Wish, parse_wish, planned
 from planner.core.types import AdjustPolicy, Goal, RunState
 from planner.services.supervisor import launcher
+from planner.services.supervisor.made import said_in_force, unmet
 from planner.store.codec import to_json
 from planner.store.files import load
 from runners.base import Handle
@@ -434,6 +435,89 @@ def test_a_supervisor_may_die_before_it_knows_what_it_started(tmp_path, monkeypa
     (change,) = case.record.adjust.changes
     assert (change.state, change.workers, case.record.step) == ("done", 2, 400)
     assert case.left_running() == []
+
+
+# ---- a job that says what is not so, or says it again
+
+
+def say(case, **event):
+    """Put an event among those that worker 0 says."""
+    line = {"t": case.clock.now().timestamp(), **event}
+    with case.run.attempt(1).events(0).open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def decision(case):
+    """The change that is being made."""
+    return case.record.adjust.changes[0].id
+
+
+def test_what_is_not_wanted_does_not_count_as_done(tmp_path):
+    case = make(tmp_path)
+    case.clock.at(50, lambda: ask(case, "workers=2"))
+    early = {"type": "adjusted", "reason": "asked", "crew": [0], "stall_s": 77.0}
+    case.clock.at(51.5, lambda: say(case, id=decision(case), **early))
+    assert case.go() is RunState.DONE
+    (change,) = case.record.adjust.changes
+    assert (change.state, change.workers) == ("done", 2) and change.stall_s < 77.0
+    assert [(d["id"], d["crew"]) for d in adjusted(case)] == [(None, [0]), (change.id, [0, 1])]
+    assert case.record.adjust.in_force.workers == 2
+    assert (case.record.attempt, case.record.step) == (1, 400)
+    assert_money_is_right(case)
+
+
+def test_what_never_comes_to_be_is_not_done(tmp_path):
+    """It says again and again that it works as before."""
+    case = make(tmp_path, faults=("never_ready",))
+    case.clock.at(50, lambda: ask(case, "workers=2"))
+    told = {"type": "adjusted", "reason": "asked", "crew": [0]}
+    for at_s in (52, 60):
+        case.clock.at(at_s, lambda: say(case, id=decision(case), **told))
+    assert case.go() is RunState.DONE
+    (change,) = case.record.adjust.changes
+    assert change.state == "not_done"
+    assert (case.record.adjust.in_force.workers, case.record.step) == (1, 400)
+    assert case.left_running() == []
+
+
+def test_a_change_that_is_told_twice_was_made_once(tmp_path):
+    case = make(tmp_path)
+    case.clock.at(50, lambda: ask(case, "workers=2"))
+    again = {"type": "adjusted", "reason": "asked", "crew": [0, 1], "micro_batch": 4}
+    case.clock.at(100, lambda: say(case, id=decision(case), step=1, stall_s=77.0, **again))
+    assert case.go() is RunState.DONE
+    (change,) = case.record.adjust.changes
+    assert change.state == "done" and change.step > 1 and change.stall_s < 77.0
+    first, second = adjusted(case)
+    assert (first["id"], second["id"], second["stall_s"]) == (change.id, None, 77.0)
+    now = case.record.adjust.in_force
+    assert (now.workers, now.crew, now.knobs.micro_batch) == (2, (0, 1), 4)
+    assert case.record.decisions[change.id].measured.startswith(f"done at step {change.step}")
+    assert (case.record.attempt, case.record.step) == (1, 400)
+    assert case.left_running() == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told", "missing"),
+    [
+        ({}, {}, []),
+        ({"crew": [0, 2]}, {}, []),
+        ({"crew": [0, 2]}, {"crew": [2, 0]}, []),
+        ({"crew": [0, 2]}, {"crew": [0, 1]}, ["crew"]),
+        ({"crew": [0, 2]}, {"crew": [0]}, ["crew"]),
+        ({"crew": [0, 2]}, {"crew": [0], "lost": [2]}, []),
+        ({"micro_batch": 4}, {"crew": [0], "micro_batch": 4}, []),
+        ({"micro_batch": 4}, {"crew": [0], "micro_batch": 10}, ["micro_batch"]),
+        ({"micro_batch": 99}, {"crew": [0, 1], "micro_batch": 5}, []),
+        ({"loader_workers": 0}, {"loader_workers": 1}, ["loader_workers"]),
+        ({"memory": "low"}, {"memory": "normal"}, ["memory"]),
+        ({"memory": "low", "micro_batch": 2}, {"memory": "low", "micro_batch": 2}, []),
+        ({"global_batch": 20}, {"global_batch": 10}, ["global_batch"]),
+    ],
+)
+def test_what_is_told_is_compared_with_what_is_wanted(tmp_path, wanted, told, missing):
+    in_force = said_in_force(told, planned(make(tmp_path).plan))
+    assert unmet({"id": "d1", **wanted}, in_force, told.get("lost", ())) == missing
 
 
 # ---- faults in the middle of a change, and moves

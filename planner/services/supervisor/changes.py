@@ -21,7 +21,7 @@ from planner.services.supervisor.crew import Change, Joiners, Leavers, let_go
 from planner.services.supervisor.heard import Said
 from planner.services.supervisor.intervals import AutoInterval
 from planner.services.supervisor.launcher import Launcher
-from planner.services.supervisor.made import Made, downtime_s, made_of
+from planner.services.supervisor.made import Made, downtime_s, made_of, unmet
 from planner.services.supervisor.progress import Progress
 from planner.services.supervisor.rates import Rates
 from planner.services.supervisor.wishes import Wishes
@@ -230,7 +230,8 @@ class Changes:
             self._withdraw(change, f"the control file cannot be written: {error.text}")
             return
         if len(wanted) == 1:
-            self._done(change, {"step": self._progress.step, "stall_s": 0.0})
+            told = {"step": self._progress.step, "stall_s": 0.0}
+            self._done(change, made_of(told, target, self._attempt, self._book, change.request))
 
     # ---- carrying on
 
@@ -279,25 +280,37 @@ class Changes:
         if event.get("reason") == "lost":
             self._lost(event)
         elif change is not None and event.get("id") == change.id:
-            self._done(change, event)
-
-    def _done(self, change: Change, event: Mapping[str, Any]) -> None:
-        self._change = None
-        before = self._crew
-        made = made_of(event, change.target, self._attempt, self._book, change.request)
-        self.now = made.in_force
-        if change.request is not None:
-            self._wishes.made(change.id, made)
+            made = made_of(event, change.target, self._attempt, self._book, change.request)
+            if unmet(change.wanted(), made.in_force, made.lost):
+                self._told(event)
+            else:
+                self._done(change, made)
         else:
-            self._wishes.made(None, replace(made, reason="replaced"))
-        for worker in made.lost:
-            self._tell_lost(worker, self._why_ended(worker))
-        self._missing = made.lost
-        self._leave(set(before) - set(self._attempt.workers))
+            self._told(event)
+
+    def _told(self, event: Mapping[str, Any]) -> None:
+        """What is in force, of a job that says so again or did only part of what is wanted."""
+        self._take_in(None, made_of(event, self.now, self._attempt, self._book, None))
+
+    def _done(self, change: Change, made: Made) -> None:
+        self._change = None
+        if change.request is not None:
+            self._take_in(change.id, made)
+        else:
+            self._take_in(None, replace(made, reason="replaced"))
         if len(change.wanted()) > 1:
             self._want_nothing()
-        self._progress.expect(self.now)
         self._rates.begin(change.id, made.text, change.rate)
+
+    def _take_in(self, decision_id: str | None, made: Made) -> None:
+        """Write down what is in force from now on, and who is no longer there."""
+        for worker in made.lost:
+            self._tell_lost(worker, self._why_ended(worker))
+        before, self.now = self._crew, made.in_force
+        self._wishes.made(decision_id, made)
+        self._missing = made.lost or self._missing
+        self._leave(set(before) - set(self._attempt.workers))
+        self._progress.expect(self.now)
 
     def _want_nothing(self) -> None:
         try:
@@ -319,13 +332,8 @@ class Changes:
         if self._change is not None:
             self._drop(self._change)  # it waits until the crew is whole again
         made = made_of(event, self.now, self._attempt, self._book, None)
-        for worker in made.lost:
-            self._tell_lost(worker, self._why_ended(worker))
-        self.now = made.in_force
-        self._wishes.made(None, made)
+        self._take_in(None, made)
         let_go(self._book, self._attempt, made.lost)
-        self._progress.expect(self.now)
-        self._missing = made.lost
 
     def _why_ended(self, worker: int) -> str:
         try:

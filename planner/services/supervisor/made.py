@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from planner.core.adjust import Adjustment, How, InForce
+from planner.core.adjust import Adjustment, How, InForce, pass_samples
 from planner.services.supervisor.attempt import Attempt
 from planner.services.supervisor.book import RunBook
 from planner.store.codec import to_json
@@ -100,6 +100,28 @@ def said_in_force(event: Mapping[str, Any], target: InForce) -> InForce:
         lr_scale=target.lr_scale if lr_scale is None else lr_scale,
         crew=crew,
     )
+
+
+def unmet(wanted: Mapping[str, Any], told: InForce, lost: Collection[int]) -> list[str]:
+    """What is not in force although it is wanted, by its key in the control file.
+
+    Args:
+        wanted: The control file's `adjust`.
+        told: What the job says is in force; a crew that is empty was not told.
+        lost: Workers that were lost meanwhile: nobody can have them.
+    """
+    knobs, workers = told.knobs, len(told.crew) or told.workers
+    # It bounds the samples of a pass from above: bounds beyond a worker's share are the same.
+    bound = replace(knobs, micro_batch=wanted.get("micro_batch", knobs.micro_batch))
+    crew = set(wanted.get("crew", told.crew)) - set(lost)
+    is_so = {
+        "crew": not told.crew or set(told.crew) == crew,
+        "micro_batch": pass_samples(bound, workers) == pass_samples(knobs, workers),
+        "loader_workers": wanted.get("loader_workers") in (None, knobs.loader_workers),
+        "memory": wanted.get("memory") in (None, told.memory),
+        "global_batch": wanted.get("global_batch") in (None, knobs.global_batch),
+    }
+    return [name for name, so in is_so.items() if not so]
 
 
 def _said(event: Mapping[str, Any], name: str, default: int) -> int:
