@@ -71,6 +71,7 @@ _ALL: tuple[Action, ...] = (
     _action("options.infeasible", "i", "Infeasible", "Show what is infeasible"),
     _action("options.compare", "c", "Compare", "Compare marked options"),
     _action("runs.pause", "p", "Pause", "Pause; resume asks first", changes=True),
+    _action("runs.override", "o", "Override", "Change it as it runs", changes=True),
     _action("runs.checkpoint", "k", "Checkpoint", "Write a checkpoint now", changes=True),
     _action("runs.stop", "s", "Stop", "Stop; asks first", changes=True),
     _action("runs.extend", "plus", "Extend", "Raise deadline or cap", changes=True),

@@ -1,4 +1,7 @@
-"""What a person agrees to before money may be spent: a launch, a resumed run, a raised limit."""
+"""What a person agrees to before money may be spent or policy asks.
+
+A launch, a resumed run, a raised limit, a changed job.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from planner.core.adjust import Expectation
 from planner.core.consent import worst_case_usd
 from planner.core.types import EstimateResult, Option
 from planner.core.units import format_bytes, format_chance, format_duration, format_money
+from planner.services.adjusttext import worst_usd
 from planner.services.api import RunView
 from planner.tui.text import (
     batch_text,
@@ -27,6 +32,7 @@ from planner.tui.text import (
     time_interval,
     time_of_day,
 )
+from planner.tui.widgets.change_text import expectation_lines, labelled
 
 if TYPE_CHECKING:
     from planner.tui.app import PlannerApp
@@ -154,6 +160,28 @@ def resume_lines(view: RunView, now: datetime) -> Iterable[Content]:
         text = f"in {format_duration(left_s)}" if left_s > 0 else "has passed"
         style = "" if left_s > 0 else "bold $warn"
         yield pair("deadline", time_of_day(at), (f"   {text}", style))
+
+
+# ---- adjust --------------------------------------------------------------------------------------
+
+
+def adjust_agreement(view: RunView, expected: Expectation) -> Agreement:
+    """To change a running job so that it may spend more, or as the job file wants to be asked."""
+    lines = expectation_lines(expected, 66)
+    if expected.dearer:
+        peak = f"at up to {rate(expected.peak_usd_per_h)}, {view.rest.text}"
+        lines += labelled("may spend", peak, 66, style="bold")
+    if expected.asks:
+        levers = ", ".join(expected.asks)
+        lines += labelled("asked", f"the job file wants to be asked about {levers}", 66)
+    return Agreement(
+        title=f"Change {view.summary.id}?",
+        note="it goes on as it is until then",
+        lines=tuple(lines),
+        verb="Change",
+        worst_usd=worst_usd(view, expected) if expected.dearer else 0.0,
+        capped=view.rest.limited,
+    )
 
 
 # ---- extend --------------------------------------------------------------------------------------

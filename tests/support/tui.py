@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from textual.pilot import Pilot
 
+from planner.core.adjust import planned
 from planner.core.clock import ManualClock
 from planner.core.types import JobSpec
 from planner.services.api import Services
@@ -16,6 +18,7 @@ from planner.services.demo import DemoServices
 from planner.tui.app import PlannerApp
 from planner.tui.keymap import read_keymap
 from planner.tui.session import Session
+from support.fake_services import FakeServices, view
 from support.recorded import JOB, NOW, sample_recording
 
 NARROW, WIDE = (80, 24), (120, 40)
@@ -80,6 +83,16 @@ class Stage:
     def tab(self) -> str:
         """The tab in view."""
         return self.app.current_mode
+
+
+def live(**changes: Any) -> tuple[FakeServices, Stage]:
+    """A run at work on fake services, and the app on it; `changes` go to the run's view."""
+    services = FakeServices()
+    shown = view(**changes)
+    services.views = [replace(shown, in_force=planned(shown.plan))]
+    stage = Stage(services)
+    stage.make(run_id=shown.summary.id)
+    return services, stage
 
 
 async def settle(pilot: Pilot[None]) -> None:

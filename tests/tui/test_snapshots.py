@@ -11,9 +11,10 @@ from dataclasses import replace
 
 import pytest
 from support.recorded import sample_estimate
-from support.tui import NARROW, RUN_TAKES_S, WIDE, Stage, press, settle, to_options, to_run
+from support.tui import NARROW, RUN_TAKES_S, WIDE, Stage, live, press, settle, to_options, to_run
 from textual.pilot import Pilot
 
+from planner.core.adjustrules import AdjustRefusedError
 from planner.store.codec import to_json
 from planner.tui.probe_board import ProbeBoard
 
@@ -177,6 +178,72 @@ def test_ascii(snap_compare: Compare, stage: Stage, scene: str) -> None:
     stage.make(ascii=True, read_only=False)
     drive, size = SCENES[scene]
     assert look(snap_compare, stage, drive, size)
+
+
+async def override(stage: Stage, pilot: Pilot[None]) -> None:
+    """Two workers are typed, and what they would do is told."""
+    await settle(pilot)
+    await press(pilot, "o")
+    await pilot.press("2")
+    await press(pilot, "enter")
+
+
+async def override_refused(stage: Stage, pilot: Pilot[None]) -> None:
+    await settle(pilot)
+    await press(pilot, "o")
+    stage.services.fail["may adjust"] = AdjustRefusedError(
+        "another global batch changes the mathematics of the training",
+        hint="--allow-maths allows it; --lr-rule says how the learning rate follows",
+    )
+    stage.app.screen.query_one("#global_batch").focus()
+    await pilot.press(*"512")
+    await press(pilot, "enter")
+
+
+async def override_asks(stage: Stage, pilot: Pilot[None]) -> None:
+    await override(stage, pilot)
+    await press(pilot, "enter")
+
+
+async def override_done(stage: Stage, pilot: Pilot[None]) -> None:
+    """One change was made, another one is under way."""
+    done = stage.services.outcome[0]
+    going_on = replace(
+        done, id="d3", command="c2", what="memory normal -> low", state="going_on", text=None
+    )
+    stage.services.outcome = (done, replace(going_on, step=None))
+    await override_asks(stage, pilot)
+    await press(pilot, "y")
+    stage.app.clear_notifications()
+    await settle(pilot)
+
+
+OVERRIDES: dict[str, Drive] = {
+    "override": override,
+    "override_refused": override_refused,
+    "override_asks": override_asks,
+    "override_done": override_done,
+}
+
+
+@pytest.mark.parametrize("size", [NARROW, WIDE], ids=["narrow", "wide"])
+@pytest.mark.parametrize("scene", OVERRIDES)
+def test_override(snap_compare: Compare, scene: str, size: tuple[int, int]) -> None:
+    _, stage = live()
+    assert look(snap_compare, stage, OVERRIDES[scene], size)
+
+
+@pytest.mark.parametrize("theme", ["planner-light", "planner-contrast", "nord"])
+def test_override_in_other_themes(snap_compare: Compare, theme: str) -> None:
+    _, stage = live()
+    stage.make(theme=theme, run_id="r-7f3k")
+    assert look(snap_compare, stage, override, NARROW)
+
+
+def test_override_in_ascii(snap_compare: Compare) -> None:
+    _, stage = live()
+    stage.make(ascii=True, run_id="r-7f3k")
+    assert look(snap_compare, stage, override, NARROW)
 
 
 def test_too_small(snap_compare: Compare, stage: Stage) -> None:

@@ -172,10 +172,11 @@ def outcome_lines(decision: Decision, width: int) -> Iterable[Content]:
     yield row((decision.action, "bold"), (f"   {decision.mode}", "$soft"))
     for index, line in enumerate(wrap(decision.why, width - 11)):
         yield pair("because" if index == 0 else "", line)
-    if decision.mode in ASKED_FOR:
+    if decision.mode in ASKED_FOR and decision.expected == decision.measured == "-":
         return
     yield pair(
         "expected", decision.expected if decision.expected != "-" else "nothing was promised"
     )
     measured = decision.measured if decision.measured != "-" else "not measured yet"
-    yield pair("measured", measured)
+    for index, line in enumerate(wrap(measured, width - 11)):
+        yield pair("measured" if index == 0 else "", line)

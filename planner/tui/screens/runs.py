@@ -18,7 +18,9 @@ from planner.services.api import RunSummary, RunView
 from planner.tui.actions import bindings_of
 from planner.tui.run_feed import over, resumable
 from planner.tui.screens.following import FollowingScreen
+from planner.tui.text import short_option
 from planner.tui.widgets import run_text
+from planner.tui.widgets.change_text import change_lines
 from planner.tui.widgets.filter_field import FilterField
 from planner.tui.widgets.log_view import LogView
 from planner.tui.widgets.pane import Pane
@@ -35,6 +37,7 @@ class RunsScreen(FollowingScreen):
     HOME = "#log"
     FOOTER = (
         "runs.pause",
+        "runs.override",
         "runs.checkpoint",
         "runs.stop",
         "runs.extend",
@@ -52,6 +55,7 @@ class RunsScreen(FollowingScreen):
         self._charts_for: tuple[int, str | None] = (0, None)
         self._beats = 0
         self._log_open = False
+        self._awaited: str | None = None
 
     def panes(self) -> ComposeResult:
         """Run and money side by side, decisions, log."""
@@ -83,7 +87,7 @@ class RunsScreen(FollowingScreen):
             return (*words, ("app.copy", ""), ("app.quit", ""))
         words = [(name, "") for name in self.FOOTER]
         if resumable(view.summary):
-            words[:2] = [("runs.pause", "Resume")]  # nobody is there to write a checkpoint
+            words[:3] = [("runs.pause", "Resume")]  # nobody is there to change or write anything
         return tuple(words)
 
     # ---- drawing ---------------------------------------------------------------------------
@@ -100,6 +104,7 @@ class RunsScreen(FollowingScreen):
         money = self.query_one("#money", Pane)
         money.draw(lambda width, height: run_text.money_lines(view, width, height))
         self._paint_guard(view)
+        self._tell_outcome(view)
         log = self.query_one(LogView)
         if self._feed.lines:
             log.show(self._feed.lines)
@@ -124,15 +129,19 @@ class RunsScreen(FollowingScreen):
 
     def _paint_run(self, view: RunView) -> None:
         pane = self.query_one("#run", Pane)
-        pane.head(run_text.state_parts(view), view.summary.option_text)
+        option = view.summary.option_text
+        pane.head(
+            run_text.state_parts(view),
+            f"at first {short_option(option)}" if view.adjustments else option,
+        )
         pane.draw(lambda width, height: self._run_lines(view, width, height))
 
     def _run_lines(self, view: RunView, width: int, height: int) -> Iterable[Content]:
-        """Progress on top, the checkpoint at the bottom, as many charts between as fit."""
+        """Progress and changes on top, the checkpoint below, as many charts between as fit."""
         key = (width, view.summary.id)
         if self._beats % 2 == 0 or key != self._charts_for:
             self._charts, self._charts_for = run_text.chart_lines(view, width), key
-        head = list(run_text.progress_lines(view, width))
+        head = [*run_text.progress_lines(view, width), *change_lines(view, width, height)]
         tail = [run_text.checkpoint_line(view)]
         room = max(height - len(head) - len(tail), 0)
         charts = self._charts[:room]
@@ -239,6 +248,29 @@ class RunsScreen(FollowingScreen):
     def do_checkpoint(self) -> None:
         """Ask for a checkpoint."""
         self._tell(self.session.services.checkpoint, "A checkpoint is written at the next step.")
+
+    def do_override(self) -> None:
+        """Change the run at work, once it was seen what that would do."""
+        view = self._feed.view
+        if view is None or over(view.summary.state) or resumable(view.summary):
+            self.notify("There is no run at work here that could be changed.")
+            return
+        from planner.tui.overriding import ask_to_override
+
+        ask_to_override(self, view)
+
+    def _tell_outcome(self, view: RunView) -> None:
+        if self._awaited is None:
+            return
+        from planner.tui.overriding import tell_outcome
+
+        if tell_outcome(self, view, self._awaited):
+            self._awaited = None
+
+    def await_change(self, command: str) -> None:
+        """A change was asked for: say what comes of it as soon as that is known."""
+        self._awaited = command
+        self.ask()
 
     def do_stop(self) -> None:
         """Ask, then stop."""

@@ -90,6 +90,9 @@ def _speed(view: RunView) -> list[Part]:
     if now is None and over(view.summary.state) and seen is not None and seen.values:
         now, of_all = fmean(seen.values), " mean"
     plan_text = (f"  plan {count(round(planned.p50))}", "$soft")
+    if view.summary.adjusted:
+        # The plan was about the run as it was at first.
+        return ["-" if now is None else (f"{count(round(now))}{of_all}", "bold")]
     if now is None:
         return ["-", plan_text]
     change = now / planned.p50 - 1 if planned.p50 else 0.0
