@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from planner.core.adjust import parse_wish, planned
+from planner.core.adjust import Adjustment, parse_wish, planned
 from planner.core.adjustrules import AdjustRefusedError, Site, decide
 from planner.core.types import AdjustPolicy
 from planner.services.runs.expect import expect
@@ -140,14 +140,14 @@ def test_a_move_is_in_flight_within_one_network_only(run, network, how):
 # ---- what is expected
 
 
-def expected(tmp_path, *pairs, options=()):
+def expected(tmp_path, *pairs, options=(), **changes):
     case = make_case(tmp_path, workers=1, slots=4, samples=2000)
     case.clock.at(60, lambda: case.send("cancel"))
     case.go()
     events = [e for e in case.events if e.type == "run.progress"]
     record = case.record
     view = run_view(case.plan, record, events[-1].ts, supervisor_alive=True)
-    view = replace(view, samples_per_s=20.0, usd_per_h=3.6)
+    view = replace(view, **{"samples_per_s": 20.0, "usd_per_h": 3.6, **changes})
     now = planned(case.plan)
     wish = parse_wish(pairs, relaunch=False)
     found = decide(wish, now, facts(case.plan))
@@ -161,6 +161,29 @@ def test_without_an_estimate_the_rate_is_a_guess(tmp_path):
     assert 30 < found.samples_per_s.mid < 40
     assert found.dearer and found.peak_usd_per_h == pytest.approx(7.2)
     assert found.stall_s < 1.0 < found.downtime_s
+
+
+@pytest.mark.parametrize(
+    ("pairs", "changes", "stall_s"),
+    [
+        (("workers=2",), {"last_checkpoint_bytes": None}, 0.2),
+        (("workers=2",), {"last_checkpoint_bytes": 100_000_000}, 0.7),
+        (("micro_batch=5",), {"last_checkpoint_bytes": 100_000_000}, 0.5),  # a step of 10 samples
+        (("loader_workers=2",), {"samples_per_s": None}, 0.2),
+    ],
+)
+def test_a_stall_depends_on_what_is_changed(tmp_path, pairs, changes, stall_s):
+    _, found = expected(tmp_path, *pairs, **changes)
+    assert found.stall_s == pytest.approx(stall_s)
+
+
+@pytest.mark.parametrize(("asked", "stall_s"), [("workers=2", 0.9), ("micro_batch=5", 0.5)])
+def test_the_last_change_of_the_same_kind_tells_its_stall(tmp_path, asked, stall_s):
+    wish = parse_wish(["workers=2"], relaunch=False)
+    told = {"id": "d1", "command": "c1", "what": "grown", "how": "in_flight", "wish": wish}
+    past = Adjustment(**told, state="done", stall_s=0.9)
+    _, found = expected(tmp_path, asked, adjustments=(past,))
+    assert found.stall_s == pytest.approx(stall_s)
 
 
 def test_the_kept_estimate_says_it_by_its_ratio(tmp_path):

@@ -24,14 +24,22 @@ from planner.core.types import Option
 from planner.core.units import format_duration, format_money
 from planner.services.api import RunView
 
-STALL_S = 0.5
-"""Of a change in flight, before one was measured in this run: a hand-over between two steps."""
+HAND_OVER_S = 0.2
+"""Stall when workers join, leave or take over, before one was measured in this run. With small
+networks on two CPU cores it was 0.1 to 0.3 s; that it is the same elsewhere is a guess."""
+HAND_OVER_S_PER_BYTE = 5e-9
+"""And for each byte of model and optimiser state: measured there too, between processes of one
+machine. What a network between machines makes of it is a guess."""
+KNOB_STEPS = 1.0
+"""Stall when only knobs are turned, in steps: as measured there."""
+KNOB_S = 0.2
+"""The same where the time of a step is not known: a guess."""
 JOIN_S = 15.0
-"""From the request until workers that join are ready: import, build, warm up."""
+"""From the request until workers that join are ready (import, build, warm up): a guess."""
 AGREE_S = 1.0
-"""From the request to a step boundary, where nobody joins."""
+"""From the request to a step boundary, where nobody joins: a guess."""
 RELAUNCH_S = 20.0
-"""Checkpoint, leave, start again and load."""
+"""Checkpoint, leave, start again and load: a guess."""
 _DOUBLING = 0.9
 """What is left of the ideal gain each time the number of workers doubles, by guess."""
 _LOW_MEMORY = (0.6, 0.77, 1.0)
@@ -59,7 +67,7 @@ def expect(
     usd_before, usd_after = _price_now(view, now), target.price.usd_per_h
     in_flight_move = verdict.how == "in_flight" and verdict.moves
     peak = usd_before + usd_after if in_flight_move else max(usd_before, usd_after)
-    stall_s, downtime_s = _times_s(verdict, now, view.adjustments)
+    stall_s, downtime_s = _times_s(verdict, now, view)
     spent_usd = view.summary.spent_usd
     return Expectation(
         what=verdict.what,
@@ -168,21 +176,41 @@ def _factors(now: InForce, target: InForce, wait: float | None) -> list[tuple[fl
 # ---- the time it takes ---------------------------------------------------------------------------
 
 
-def _times_s(
-    verdict: Verdict, now: InForce, past: Sequence[Adjustment]
-) -> tuple[float | None, float | None]:
+def _times_s(verdict: Verdict, now: InForce, view: RunView) -> tuple[float | None, float | None]:
     """Stall and downtime: as the last change of that kind in this run took, else by experience."""
     if verdict.how == "nothing":
         return None, None
-    grows = verdict.moves or verdict.target.workers > now.workers
-    done = [c for c in past if c.state == "done" and c.reason == "asked" and c.how == verdict.how]
-    stalls = [c.stall_s for c in done if c.stall_s]
+    past = [c for c in view.adjustments if c.state == "done" and c.reason == "asked"]
+    done = [c for c in past if c.how == verdict.how]
     if verdict.how == "relaunch":
-        took_s = stalls[-1] if stalls else RELAUNCH_S
+        took_s = _last([c.stall_s for c in done], RELAUNCH_S)
         return took_s, took_s
-    downs = [c.downtime_s for c in done if c.downtime_s and (c.downtime_s > AGREE_S) == grows]
-    usual_s = JOIN_S if grows else AGREE_S
-    return (stalls[-1] if stalls else STALL_S), (downs[-1] if downs else usual_s)
+    crew = verdict.moves or verdict.target.workers != now.workers
+    stalls = [c.stall_s for c in done if _changes_crew(c) == crew]
+    grows = verdict.moves or verdict.target.workers > now.workers
+    downs = [c.downtime_s for c in done if ((c.downtime_s or 0.0) > AGREE_S) == grows]
+    usual_s = _hand_over_s(view) if crew else _knobs_s(now, view)
+    return _last(stalls, usual_s), _last(downs, JOIN_S if grows else AGREE_S)
+
+
+def _last(values: Sequence[float | None], default: float) -> float:
+    known = [value for value in values if value]
+    return known[-1] if known else default
+
+
+def _changes_crew(change: Adjustment) -> bool:
+    wish = change.wish
+    return wish is not None and (wish.workers is not None or wish.move is not None)
+
+
+def _hand_over_s(view: RunView) -> float:
+    """By the size of the last checkpoint, which holds what is handed over."""
+    return HAND_OVER_S + HAND_OVER_S_PER_BYTE * (view.last_checkpoint_bytes or 0)
+
+
+def _knobs_s(now: InForce, view: RunView) -> float:
+    rate, batch = view.samples_per_s, now.knobs.global_batch
+    return KNOB_STEPS * batch / rate if rate and batch > 0 else KNOB_S
 
 
 def _notes(view: RunView, wish: Wish, now: InForce, target: InForce) -> tuple[str, ...]:
