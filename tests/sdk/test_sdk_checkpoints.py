@@ -379,6 +379,8 @@ SCRIPT = """
                     while int(os.environ["ACT"]) == 9 and not list(folder.glob(".writing-*")):
                         time.sleep(0.01)
                     os.kill(os.getpid(), int(os.environ["ACT"]))
+            while job.step != ACT_AT and job._gear.keeper.writing:
+                time.sleep(0.002)  # so that the next boundary asks for one, too
     if RANK == 0:
         print([p.tolist() for p in model.parameters()])
     if WORKERS > 1:

@@ -6,12 +6,13 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support.crewbench import CrewBench
+from support.crewbench import EPOCHS, CrewBench
 from support.sdkbench import Bench
 
 pytestmark = pytest.mark.torch
@@ -28,8 +29,8 @@ def job(bench: Bench) -> Iterator[CrewBench]:
     made.kill_all()
 
 
-def each_once(job: CrewBench, epochs: int) -> None:
-    assert job.trained() == [Counter(range(SAMPLES))] * epochs, job.output()
+def each_once(job: CrewBench) -> None:
+    assert job.trained() == [Counter(range(SAMPLES))] * EPOCHS, job.output()
 
 
 def weights(job: CrewBench) -> dict[str, torch.Tensor]:
@@ -37,20 +38,36 @@ def weights(job: CrewBench) -> dict[str, torch.Tensor]:
     return {"lr": torch.tensor(kept["lr"]), **kept["model"]}
 
 
-def untouched(bench: Bench, **variables: object) -> dict[str, torch.Tensor]:
-    """Weights of the same training with one worker that nobody disturbs."""
-    alone = CrewBench(bench, PAUSE_S=0, PLANNER_CHECKPOINT_DIR=bench.root / "other", **variables)
-    alone.start()
-    assert alone.finish() == {0: 0}, alone.output()
-    return weights(alone)
+@pytest.fixture(scope="module")
+def untouched(
+    stage: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., dict[str, torch.Tensor]]:
+    """Weights of the same training with one worker that nobody disturbs; trained once each."""
+    known: dict[str, dict[str, torch.Tensor]] = {}
+
+    def train(**variables: object) -> dict[str, torch.Tensor]:
+        key = str(sorted(variables.items()))
+        if key not in known:
+            alone = CrewBench(Bench(tmp_path_factory.mktemp("alone"), stage), **variables)
+            alone.start()
+            assert alone.finish() == {0: 0}, alone.output()
+            known[key] = weights(alone)
+        return known[key]
+
+    return train
+
+
+Untouched = Callable[..., dict[str, torch.Tensor]]
 
 
 def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
     return max(float((one[name] - other[name]).abs().max()) for name in one)
 
 
-def test_resizes_in_mid_epoch_change_nothing_but_the_order_of_sums(bench: Bench) -> None:
-    job = CrewBench(bench, EPOCHS=20, PAUSE_S=0.05)
+def test_resizes_in_mid_epoch_change_nothing_but_the_order_of_sums(
+    bench: Bench, untouched: Untouched
+) -> None:
+    job = CrewBench(bench)
     job.start(1)
     job.until(lambda: job.step() > 3)
     second = job.grow()
@@ -64,13 +81,13 @@ def test_resizes_in_mid_epoch_change_nothing_but_the_order_of_sums(bench: Bench)
     assert job.until_adjusted("smaller")["accumulation"] == 5
     assert job.finish() == {0: 0, second: 0}, job.output()
     assert [event["worker"] for event in job.events("left")] == [second]
-    each_once(job, 20)
-    assert apart(weights(job), untouched(bench, EPOCHS=20)) < ORDER_OF_SUMS
+    each_once(job)
+    assert apart(weights(job), untouched()) < ORDER_OF_SUMS
 
 
-def test_a_move_is_bit_identical(bench: Bench) -> None:
+def test_a_move_is_bit_identical(bench: Bench, untouched: Untouched) -> None:
     """The leader itself goes; its random states go on where it stopped, dropout included."""
-    job = CrewBench(bench, EPOCHS=20, PAUSE_S=0.05, DTYPE="float32", DROPOUT=0.2)
+    job = CrewBench(bench, DTYPE="float32", DROPOUT=0.2)
     job.start(1)
     job.until(lambda: job.step() > 3)
     second = job.grow()
@@ -79,14 +96,16 @@ def test_a_move_is_bit_identical(bench: Bench) -> None:
     moved = job.until_adjusted("move")
     assert (moved["crew"], moved["redone_samples"]) == ([second], 0)
     assert job.finish() == {0: 0, second: 0}, job.output()
-    each_once(job, 20)
-    alone = untouched(bench, EPOCHS=20, DTYPE="float32", DROPOUT=0.2)
+    each_once(job)
+    alone = untouched(DTYPE="float32", DROPOUT=0.2)
     assert apart(weights(job), alone) == 0.0
 
 
 @pytest.mark.parametrize("victim", ["leader", "other"])
-def test_a_killed_worker_costs_one_batch_computed_again(bench: Bench, victim: str) -> None:
-    job = CrewBench(bench, EPOCHS=12, PAUSE_S=0.03)
+def test_a_killed_worker_costs_one_batch_computed_again(
+    bench: Bench, untouched: Untouched, victim: str
+) -> None:
+    job = CrewBench(bench)
     job.start(2)
     job.until(lambda: job.step() > 5)
     killed = 0 if victim == "leader" else 1
@@ -95,12 +114,14 @@ def test_a_killed_worker_costs_one_batch_computed_again(bench: Bench, victim: st
     assert (lost["reason"], lost["lost"], lost["crew"]) == ("lost", [killed], [1 - killed])
     assert (lost["lost_samples"], lost["redone_samples"] <= 32) == (0, True)
     assert job.finish() == {killed: -9, 1 - killed: 0}, job.output()
-    each_once(job, 12)
-    assert apart(weights(job), untouched(bench, EPOCHS=12)) < ORDER_OF_SUMS
+    each_once(job)
+    assert apart(weights(job), untouched()) < ORDER_OF_SUMS
 
 
-def test_one_of_four_is_killed_and_a_new_one_takes_its_place(bench: Bench) -> None:
-    job = CrewBench(bench, EPOCHS=30, PAUSE_S=0.03)
+def test_one_of_four_is_killed_and_a_new_one_takes_its_place(
+    bench: Bench, untouched: Untouched
+) -> None:
+    job = CrewBench(bench)
     job.start(4)
     job.until(lambda: job.step() > 5)
     job.processes[2].kill()
@@ -111,13 +132,13 @@ def test_one_of_four_is_killed_and_a_new_one_takes_its_place(bench: Bench) -> No
     assert job.until_adjusted("replace")["workers"] == 4
     codes = job.finish()
     assert codes == {0: 0, 1: 0, 2: -9, 3: 0, fifth: 0}, job.output()
-    each_once(job, 30)
-    assert apart(weights(job), untouched(bench, EPOCHS=30)) < ORDER_OF_SUMS
+    each_once(job)
+    assert apart(weights(job), untouched()) < ORDER_OF_SUMS
 
 
-def test_a_newcomer_that_dies_changes_nothing(bench: Bench) -> None:
+def test_a_newcomer_that_dies_changes_nothing(bench: Bench, untouched: Untouched) -> None:
     """While it imports, when it is ready, and right after it was let in."""
-    job = CrewBench(bench, EPOCHS=40, PAUSE_S=0.05)
+    job = CrewBench(bench)
     job.start(1)
     job.until(lambda: job.step() > 3)
     importing = job.grow()
@@ -137,13 +158,13 @@ def test_a_newcomer_that_dies_changes_nothing(bench: Bench) -> None:
     assert job.until_adjusted()["crew"] == [0]
     codes = job.finish()
     assert codes[0] == 0, job.output()
-    each_once(job, 40)
-    assert apart(weights(job), untouched(bench, EPOCHS=40)) < ORDER_OF_SUMS
+    each_once(job)
+    assert apart(weights(job), untouched()) < ORDER_OF_SUMS
 
 
 def test_a_worker_that_comes_back_from_the_dead_leaves(bench: Bench) -> None:
     """Stopped for longer than it counts as alive, the leader finds that the others went on."""
-    job = CrewBench(bench, EPOCHS=40, PAUSE_S=0.05, PLANNER_CREW_SILENCE_S=2)
+    job = CrewBench(bench, PLANNER_CREW_SILENCE_S=2)
     job.start(2)
     job.until(lambda: job.step() > 3)
     os.kill(job.processes[0].pid, signal.SIGSTOP)
@@ -152,11 +173,11 @@ def test_a_worker_that_comes_back_from_the_dead_leaves(bench: Bench) -> None:
     os.kill(job.processes[0].pid, signal.SIGCONT)
     assert job.finish() == {0: 75, 1: 0}, job.output()
     assert [event["reason"] for event in job.events("stopping")] == ["expelled"]
-    each_once(job, 40)
+    each_once(job)
 
 
-def test_loader_processes_change_without_a_lost_sample(bench: Bench) -> None:
-    job = CrewBench(bench, EPOCHS=30, PAUSE_S=0.05, LOADERS=1, PLANNER_LOADER_WORKERS=1)
+def test_loader_processes_change_without_a_lost_sample(bench: Bench, untouched: Untouched) -> None:
+    job = CrewBench(bench, LOADERS=1, PLANNER_LOADER_WORKERS=1)
     job.start(1)
     job.until(lambda: job.step() > 3)
     job.want("more", loader_workers=2)
@@ -170,35 +191,37 @@ def test_loader_processes_change_without_a_lost_sample(bench: Bench) -> None:
     job.want("lean", memory="low")
     assert job.until_adjusted("lean")["micro_batch"] == 16
     assert job.finish() == {0: 0, second: 0}, job.output()
-    each_once(job, 30)
-    assert apart(weights(job), untouched(bench, EPOCHS=30)) < ORDER_OF_SUMS
+    each_once(job)
+    assert apart(weights(job), untouched()) < ORDER_OF_SUMS
 
 
-def test_a_worker_dies_with_batches_drawn_ahead(bench: Bench) -> None:
-    job = CrewBench(bench, EPOCHS=12, PAUSE_S=0.05, LOADERS=2)
+def test_a_worker_dies_with_batches_drawn_ahead(bench: Bench, untouched: Untouched) -> None:
+    job = CrewBench(bench, LOADERS=2)
     job.start(2)
     job.until(lambda: job.step() > 5)
     job.processes[0].kill()
     assert job.until_adjusted()["crew"] == [1]
     assert job.finish() == {0: -9, 1: 0}, job.output()
-    each_once(job, 12)
-    assert apart(weights(job), untouched(bench, EPOCHS=12)) < ORDER_OF_SUMS
+    each_once(job)
+    assert apart(weights(job), untouched()) < ORDER_OF_SUMS
 
 
-def test_a_stop_reaches_all_at_one_step_and_is_resumed_with_another_number(bench: Bench) -> None:
-    first = CrewBench(bench, EPOCHS=12, PAUSE_S=0.03)
+def test_a_stop_reaches_all_at_one_step_and_is_resumed_with_another_number(
+    bench: Bench, untouched: Untouched
+) -> None:
+    first = CrewBench(bench)
     first.start(2)
     first.until(lambda: first.step() > 5)
     first.processes[1].terminate()
     assert first.finish() == {0: 75, 1: 75}, first.output()
-    second = CrewBench(bench, EPOCHS=12, PAUSE_S=0)
+    second = CrewBench(bench)
     second.start(3)
     assert second.finish() == {0: 0, 1: 0, 2: 0}, second.output()
     begun, done = first.trained(), second.trained()
-    split = begun[-1] + done[0] if len(begun) + len(done) > 12 else None
+    split = begun[-1] + done[0] if len(begun) + len(done) > EPOCHS else None
     whole = [*begun[:-1], split, *done[1:]] if split is not None else [*begun, *done]
-    assert whole == [Counter(range(SAMPLES))] * 12
-    assert apart(weights(second), untouched(bench, EPOCHS=12)) < ORDER_OF_SUMS
+    assert whole == [Counter(range(SAMPLES))] * EPOCHS
+    assert apart(weights(second), untouched()) < ORDER_OF_SUMS
 
 
 def test_what_cannot_be_is_refused_with_the_reason(job: CrewBench) -> None:
@@ -210,26 +233,30 @@ def test_what_cannot_be_is_refused_with_the_reason(job: CrewBench) -> None:
     assert refused["id"] == "too small"
     assert refused["reason"] == "a global batch of 1 is too small for 2 workers"
     assert job.finish() == {0: 0}
-    each_once(job, 4)
+    each_once(job)
 
 
-def test_a_larger_global_batch_keeps_the_schedule_by_samples(bench: Bench) -> None:
+def test_a_larger_global_batch_keeps_the_schedule_by_samples(
+    bench: Bench, untouched: Untouched
+) -> None:
     """Twice the batch, half the steps, the same learning rate at the end, but for its factor."""
-    job = CrewBench(bench, EPOCHS=20, PAUSE_S=0.05)
+    job = CrewBench(bench)
     job.start(1)
     job.until(lambda: job.step() > 3)
     job.want("maths", global_batch=64, lr_rule="sqrt")
     told = job.until_adjusted("maths")
     assert (told["global_batch"], told["lr_scale"]) == (64, pytest.approx(2**0.5))
     assert job.finish() == {0: 0}, job.output()
-    each_once(job, 20)
-    lr = weights(job)["lr"] / untouched(bench, EPOCHS=20)["lr"]
+    each_once(job)
+    lr = weights(job)["lr"] / untouched()["lr"]
     assert float(lr) == pytest.approx(2**0.5)
 
 
-def test_random_adjustments_and_kills_train_every_sample_once(bench: Bench) -> None:
+def test_random_adjustments_and_kills_train_every_sample_once(
+    bench: Bench, untouched: Untouched
+) -> None:
     draw = random.Random(5)
-    job = CrewBench(bench, EPOCHS=120, PAUSE_S=0.02)
+    job = CrewBench(bench)
     job.start(2)
     job.until(lambda: job.step() > 3)
     for number in range(10):
@@ -254,5 +281,5 @@ def test_random_adjustments_and_kills_train_every_sample_once(bench: Bench) -> N
     job.want("calm", loader_workers=0, micro_batch=16)
     codes = job.finish()
     assert all(codes[number] == 0 for number in job.crew()), job.output()
-    each_once(job, 120)
-    assert apart(weights(job), untouched(bench, EPOCHS=120)) < 1e-9
+    each_once(job)
+    assert apart(weights(job), untouched()) < 1e-9

@@ -23,9 +23,9 @@ SCRIPT = """
 
     torch.set_num_threads(1)
     SAMPLES = int(os.environ.get("SAMPLES", "203"))
-    EPOCHS = int(os.environ.get("EPOCHS", "4"))
+    EPOCHS = int(os.environ["EPOCHS"])
     LOADERS = int(os.environ.get("LOADERS", "0"))
-    PAUSE_S = float(os.environ.get("PAUSE_S", "0.01"))
+    PAUSE_S = float(os.environ.get("PAUSE_S", "0.08"))
     DTYPE = getattr(torch, os.environ.get("DTYPE", "float64"))
     NORM = os.environ.get("NORM", "group")
 
@@ -58,9 +58,8 @@ SCRIPT = """
         for i, features, target in batches:
             seen = {"step": job.step, "generation": crew.generation, "epoch": epoch}
             log.write(json.dumps(seen | {"ids": i.tolist(), "workers": job.workers}) + "\\n")
-            if os.environ.get("DIE_AT") == str(job.step) and crew.rank == job.workers - 1:
-                os.kill(os.getpid(), 9)
-            time.sleep(PAUSE_S)
+            if os.path.exists(os.environ["SLOW"]):
+                time.sleep(PAUSE_S)
             optimizer.zero_grad()
             loss = nn.functional.mse_loss(model(features), target)
             loss.backward()
@@ -79,16 +78,27 @@ SCRIPT = """
 """
 
 
+EPOCHS = 60
+"""Of seven steps each: some 30 s at a slow pace, which is enough for a few changes."""
+
+
 class CrewBench:
-    """One attempt of a job: workers by their numbers, and what is wanted of them."""
+    """One attempt of a job: workers by their numbers, and what is wanted of them.
+
+    It trains slowly until `finish` is called, so that changes find it at work.
+    """
 
     def __init__(self, bench: Bench, script: str = SCRIPT, **variables: object) -> None:
         self.bench = bench
         self.script = bench.script(script)
         self.weights = bench.root / f"weights-{bench.attempt + 1}.pt"
         self.processes: dict[int, subprocess.Popen[str]] = {}
+        self._slow = bench.root / f"slow-{bench.attempt + 1}"
+        self._slow.touch()
         self._variables: dict[str, object] = {
             "PLANNER_GLOBAL_BATCH": 32,
+            "EPOCHS": EPOCHS,
+            "SLOW": self._slow,
             "WEIGHTS": self.weights,
             **variables,
         }
@@ -182,7 +192,8 @@ class CrewBench:
         return "\n".join([*printed, f"wanted {self._wanted}", *map(str, told)])
 
     def finish(self, timeout_s: float = 90.0) -> dict[int, int]:
-        """Wait for all; exit codes by worker number."""
+        """Wait for all, at full speed from here on; exit codes by worker number."""
+        self._slow.unlink(missing_ok=True)
         until_s = time.monotonic() + timeout_s
         try:
             for process in self.processes.values():

@@ -152,6 +152,8 @@ class Coordinator:
         for line in self._peers:
             line.send({"type": "over" if over and line.worker not in members else "bye"})
         self._peers.tell_leader({"type": "bye"})
+        self._next.discard()
+        self._store.close()
 
     # ---- what the network tells
 

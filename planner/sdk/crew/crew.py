@@ -342,5 +342,7 @@ class Crew:
             return
         coordinator.network.do(lambda: coordinator.part(over=over))
         coordinator.network.close()
-        retire(self.group)
+        with self.board.changed:
+            self.board.group = None
+        retire(self.group, wait=True)
         self._coordinator, self.group = None, None

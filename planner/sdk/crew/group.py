@@ -143,6 +143,10 @@ class Store:
         self._host = host
         self._store: Any = None
 
+    def close(self) -> None:
+        """No group meets through it any more."""
+        self._store = None
+
     @property
     def address(self) -> tuple[str, int]:
         """Where peers find it."""
@@ -202,12 +206,20 @@ def _connect(plan: Plan, name: str, *, rank: int, size: int, host: str, device: 
     return Group(raw, rank, size, sys.modules["torch"].device("cpu"), connections)
 
 
-def retire(*groups: Group | None) -> None:
-    """Let go of groups on a thread of their own: closing connections takes milliseconds."""
+def retire(*groups: Group | None, wait: bool = False) -> None:
+    """Let go of groups on a thread of their own: closing connections takes milliseconds.
+
+    At the end of the process one has to `wait`: native threads that still live when the interpreter
+    is taken down abort it.
+    """
     raws = []
     for group in groups:
         if group is not None:
             raws.append(group.raw)
             group.raw = None  # the thread's is the last reference: the end comes there
-    if raws:
-        threading.Thread(target=raws.clear, name="planner-retire", daemon=True).start()
+    if not raws:
+        return
+    thread = threading.Thread(target=raws.clear, name="planner-retire")
+    thread.start()
+    if wait:
+        thread.join()
