@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 from planner.cli.tables import money_range, percent, table, time_range
 from planner.core import explain
-from planner.core.adjust import Adjustment, interval_text, pass_samples
+from planner.core.adjust import Adjustment
 from planner.core.distribution import Distribution
 from planner.core.types import RunState
 from planner.core.units import format_bytes, format_chance, format_duration, format_money
+from planner.services.adjusttext import in_force_parts, outcome_parts
 from planner.services.api import RunSummary, RunView
 
 RESTING = frozenset(
@@ -104,43 +105,12 @@ def run_block(view: RunView, now: datetime) -> str:
 
 def change_line(change: Adjustment) -> str:
     """A change and what came of it, in one line."""
-    state = change.state.replace("_", " ")
-    told = change.state != "done" and (change.text or "").startswith(f"{state}:")
-    parts = [change.what] if told else [change.what, state]
-    if change.state == "done":
-        if change.step is not None:
-            parts.append(f"step {change.step}")
-        if change.stall_s is not None:
-            parts.append(f"stall {change.stall_s:.2f} s")
-        if change.downtime_s is not None:
-            parts.append(f"{format_duration(change.downtime_s)} from request to first step")
-        if change.lost_samples is not None:
-            again = f", {change.redone_samples} again" if change.redone_samples else ""
-            parts.append(f"{change.lost_samples} samples lost{again}")
-        if change.samples_per_s is not None:
-            was = change.samples_per_s_before
-            before = "" if was is None else f"{was:.0f} -> "
-            parts.append(f"{before}{change.samples_per_s:.0f} samples/s")
-    elif change.text:
-        parts.append(change.text)
-    return "  ".join(parts)
+    return "  ".join((change.what, *outcome_parts(change)))
 
 
 def _in_force(view: RunView) -> list[str]:
-    now = view.in_force
-    if now is None or view.adjustments == ():
-        return []
-    knobs = now.knobs
-    others = view.crew and view.crew != tuple(range(now.workers))
-    crew = f" (number {', '.join(map(str, view.crew))})" if others else ""
-    parts = [f"{now.workers} worker{'s' * (now.workers != 1)}{crew}"]
-    if knobs.micro_batch:
-        samples = pass_samples(knobs, len(view.crew) or now.workers)
-        parts.append(f"micro-batch {samples} x {knobs.accumulation}")
-        parts.append(f"global batch {knobs.global_batch}")
-    parts += [f"loader workers {knobs.loader_workers}", f"memory {now.memory}"]
-    parts.append(f"checkpoints every {interval_text(now)}")
-    return ["in force    " + ", ".join(parts)]
+    parts = in_force_parts(view)
+    return ["in force    " + ", ".join(parts)] if parts else []
 
 
 def run_table(runs: Sequence[RunSummary], now: datetime) -> str:

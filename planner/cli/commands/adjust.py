@@ -84,54 +84,24 @@ def adjust(
 
 def expectation_lines(run_id: str, expected: Expectation) -> list[str]:
     """What a change is expected to do, a line for each thing."""
-    from planner.core.units import format_duration, format_money
+    from planner.services.adjusttext import expectation_rows, how_text
 
-    how = {"in_flight": "in flight", "relaunch": f"by relaunch: {expected.why}", "nothing": ""}
-    lines = [f"{run_id}  {expected.what}" + (f"   {how[expected.how]}".rstrip())]
-    if expected.how == "nothing":
-        return lines
-    lines.append(f"rate        {_rate(expected)}")
-    was, then = format_money(expected.usd_per_h_before), format_money(expected.usd_per_h)
-    lines.append(f"price       {was}/h -> {then}/h")
-    if expected.peak_usd_per_h > max(expected.usd_per_h, expected.usd_per_h_before):
-        lines.append(f"meanwhile   {format_money(expected.peak_usd_per_h)}/h: both are held")
-    if expected.left_before_s is not None and expected.left_s is not None:
-        left = f"{format_duration(expected.left_before_s)} -> {format_duration(expected.left_s)}"
-        lines.append(f"left        {left}")
-    before_usd, after_usd = expected.cost_at_end_before_usd, expected.cost_at_end_usd
-    if before_usd is not None and after_usd is not None:
-        lines.append(
-            f"cost        {format_money(before_usd)} -> {format_money(after_usd)} in the end"
-        )
-    if expected.stall_s is not None and expected.downtime_s is not None:
-        lines.append(
-            f"downtime    {expected.stall_s:.1f} s without a step,"
-            f" about {max(1.0, expected.downtime_s):.0f} s until it is done"
-        )
-    return lines + [f"note        {note}" for note in expected.notes]
-
-
-def _rate(expected: Expectation) -> str:
-    band, before = expected.samples_per_s, expected.samples_per_s_before
-    was = "-" if before is None else f"{before:.0f}"
-    if band is None:
-        return f"{was} samples/s now; nothing tells what it will be"
-    return f"{was} -> {band.mid:.0f} samples/s [{band.lo:.0f} - {band.hi:.0f}]   {expected.basis}"
+    head = f"{run_id}  {expected.what}   {how_text(expected)}".rstrip()
+    return [head, *(f"{label:<12}{text}" for label, text in expectation_rows(expected))]
 
 
 def _agree(view: RunView, expected: Expectation, line: str, *, above_usd: float) -> None:
     """Ask: for more money, or because the job file wants to be asked."""
     from planner.cli.confirm import ask_to_spend, require_terminal
     from planner.core.units import format_money
+    from planner.services.adjusttext import worst_usd
 
     require_terminal("this change", line)
     worst, question = 0.0, "change it so?"
     if expected.dearer:
-        rest = view.rest
-        more = max(1.0, expected.peak_usd_per_h / (expected.usd_per_h_before or 1.0))
-        worst = rest.worst_usd if rest.limited else rest.worst_usd * more
+        worst = worst_usd(view, expected)
         rate = format_money(expected.peak_usd_per_h)
-        question = f"change it so, at up to {rate}/h, {rest.text}?"
+        question = f"change it so, at up to {rate}/h, {view.rest.text}?"
     ask_to_spend(question, worst, above_usd=above_usd, verb="change it", refused="not changed")
 
 
