@@ -22,11 +22,11 @@ ORDER_OF_SUMS = 1e-12
 """How far float64 weights may differ between runs that add up in another order."""
 
 
-@pytest.fixture
-def job(bench: Bench) -> Iterator[CrewBench]:
-    made = CrewBench(bench)
-    yield made
-    made.kill_all()
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    yield
+    while CrewBench.made:
+        CrewBench.made.pop().kill_all()
 
 
 def each_once(job: CrewBench) -> None:
@@ -224,7 +224,8 @@ def test_a_stop_reaches_all_at_one_step_and_is_resumed_with_another_number(
     assert apart(weights(second), untouched()) < ORDER_OF_SUMS
 
 
-def test_what_cannot_be_is_refused_with_the_reason(job: CrewBench) -> None:
+def test_what_cannot_be_is_refused_with_the_reason(bench: Bench) -> None:
+    job = CrewBench(bench)
     job.start(1)
     job.until(lambda: job.step() > 3)
     job.want("too small", global_batch=1, crew=[0, 1])

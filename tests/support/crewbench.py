@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from .sdkbench import Bench, events
 
@@ -88,7 +88,11 @@ class CrewBench:
     It trains slowly until `finish` is called, so that changes find it at work.
     """
 
+    made: ClassVar[list[CrewBench]] = []
+    """All there are, so that a test that fails leaves no process behind."""
+
     def __init__(self, bench: Bench, script: str = SCRIPT, **variables: object) -> None:
+        CrewBench.made.append(self)
         self.bench = bench
         self.script = bench.script(script)
         self.weights = bench.root / f"weights-{bench.attempt + 1}.pt"
