@@ -176,7 +176,7 @@ def test_an_exit_without_a_word_says_its_code(tmp_path: Path) -> None:
 
 def test_a_hang_is_ended(tmp_path: Path) -> None:
     job = scripted_job(tmp_path, "hang 6")
-    job = replace(job, probe=replace(job.probe, hang_timeout_s=1.0))
+    job = replace(job, probe=replace(job.probe, hang_timeout_s=4.0))
     result = probe(job, tmp_path)
     assert result.state == "failed"
     assert "hung" in (result.error or "")
@@ -248,24 +248,19 @@ def capped(job: JobSpec, **caps: Any) -> JobSpec:
     return replace(job, probe=replace(job.probe, **caps))
 
 
-def test_the_time_cap_holds_over_all_probes(tmp_path: Path) -> None:
-    job = capped(scripted_job(tmp_path, "slow"), max_time_s=2.5)
+@pytest.mark.parametrize(
+    ("cap", "spent"), [("max_time_s", "spent_s"), ("max_cost_usd", "spent_usd")]
+)
+def test_a_cap_holds_over_all_probes(tmp_path: Path, cap: str, spent: str) -> None:
+    job = scripted_job(tmp_path, "slow")
     prober, wanted = prober_of(job, tmp_path)
-    began = time.monotonic()
-    results = prober.run(wanted)
-    assert time.monotonic() - began < 10
-    assert [r.state for r in results] == ["ok", "skipped", "skipped"]
-    assert "time cap" in (results[1].error or "")
-    assert prober.spent_s < 5
-
-
-def test_the_cost_cap_holds_over_all_probes(tmp_path: Path) -> None:
-    # One worker costs $0.05 an hour, so this is a little more than one probe of 2 s.
-    job = capped(scripted_job(tmp_path, "slow"), max_cost_usd=0.05 * 2.5 / 3600)
-    prober, wanted = prober_of(job, tmp_path)
-    results = prober.run(wanted)
-    assert [r.state for r in results] == ["ok", "skipped", "skipped"]
-    assert "cost cap" in (results[1].error or "")
+    first = prober.run(wanted[:1])
+    # However fast this machine is: half of what one more like it takes is left.
+    prober.job = capped(job, **{cap: 1.5 * getattr(prober, spent)})
+    others = prober.run(wanted[1:])
+    assert [r.state for r in (*first, *others)] == ["ok", "skipped", "skipped"]
+    assert f"{'time' if cap == 'max_time_s' else 'cost'} cap" in (others[0].error or "")
+    assert getattr(prober, spent) < getattr(prober.job.probe, cap)
 
 
 def test_a_probe_that_is_cut_off_early_measures_nothing(tmp_path: Path) -> None:
