@@ -116,6 +116,9 @@ class Planner(Protocol):
     def withdraw(self) -> None:
         """As the leader: wait for nobody any more."""
 
+    def room_for(self, workers: int, epoch: int, position: int) -> bool:
+        """Whether the step that begins there has samples for so many workers."""
+
     def refuse(self, reasons: Mapping[str, str]) -> None:
         """As the leader: tell of wishes that came to nothing, by id."""
 
@@ -187,6 +190,7 @@ class CrewBoundary:
         self._planner = planner
         self._known: Order | None = None
         self._wished = False
+        self._generation = crew.generation
 
     def look(self, *, always: bool = False) -> Orders | None:
         """See `Boundary`.
@@ -195,12 +199,13 @@ class CrewBoundary:
             Expelled: The others went on without this worker.
         """
         board = self._crew.board
+        if self._generation != self._crew.generation:
+            self._begin_generation()
         if board.look:
             board.look = False
             if board.expelled:
                 raise Expelled
             if board.broken:
-                self._known = None
                 return Orders(recover=True)
             if board.order is not None and board.order.generation == self._crew.generation:
                 self._learn(board.order)
@@ -208,13 +213,22 @@ class CrewBoundary:
             try:
                 self._ask()
             except GroupBroken:
-                self._known = None
+                self._requests.looked_at(None)
                 return Orders(recover=True)
         order = self._known
         if order is None or order.at > self._keeper.at.step:
             return None
         self._known = board.order = None
         return Orders(stop=order.stop, save=order.save, adjust=order.knobs, plan=order.plan)
+
+    def _begin_generation(self) -> None:
+        """What was ordered in the one before is ordered anew, if it is still wanted."""
+        self._generation = self._crew.generation
+        if self._known is not None and self._known.generation != self._generation:
+            if self._known.knobs is not None:
+                self._requests.looked_at(None)
+            self._known = None
+        self._wished = False
 
     def _learn(self, order: Order) -> None:
         if self._known is None or self._known.number != order.number:
@@ -234,7 +248,10 @@ class CrewBoundary:
             self._give(0, stop=stop)
         elif self._crew.board.ready is not None:
             plan = self._crew.board.ready
-            self._give(self._planner.lead_steps(None), plan=plan.generation)
+            steps = self._planner.lead_steps(None)
+            while not self._planner.room_for(len(plan.members), *self._when(steps)[1]):
+                steps += 1  # an epoch's last step may be too short to be shared out
+            self._give(steps, plan=plan.generation)
         elif self._crew.board.refused:
             self._planner.refuse(self._crew.board.take_refused())
         elif requests.adjust is not None:
@@ -247,9 +264,13 @@ class CrewBoundary:
             self._give(0, save=_SAVE_REASONS[requests.save])
 
     def _give(self, lead_steps: int, **what: Any) -> None:
-        # With others, one more: they may be in the step that begins now.
-        steps = lead_steps + int(self._crew.size > 1)
-        epoch, position = self._planner.ahead(steps)
+        steps, (epoch, position) = self._when(lead_steps)
         at = self._keeper.at
         where = {"at": at.step + steps, "epoch": epoch, "position": position, "seed": at.seed}
         self._learn(self._crew.give(**where, **what))
+
+    def _when(self, lead_steps: int) -> tuple[int, tuple[int, int]]:
+        """The first step that all can be told of before they come to it; epoch and position."""
+        # With others, one more: they may be in the step that begins now.
+        steps = lead_steps + int(self._crew.size > 1)
+        return steps, self._planner.ahead(steps)

@@ -90,13 +90,23 @@ class Changes:
             self._courier.say("adjust_refused", at_once=True, id=wish, reason=str(error))
             return None
         if members is not None and self._crew is not None and isinstance(crew, list):
-            self._crew.want(crew, None if wish is None else str(wish))
+            try:
+                self._crew.want(crew, None if wish is None else str(wish))
+            except OSError as error:
+                reason = f"other workers cannot be met: {error}"
+                self._courier.say("adjust_refused", at_once=True, id=wish, reason=reason)
+                return None
         if target != self.knobs:
             return adjust
         if members is None or members == frozenset(self._crew.workers if self._crew else ()):
             self._reports.begin(self.knobs, wish, "asked")
             self._reports.close(self.knobs)  # it is in force already
         return None
+
+    def room_for(self, workers: int, epoch: int, position: int) -> bool:
+        """Whether the step that begins there has samples for so many workers."""
+        step = self._feed.step(epoch, position)
+        return step is None or step.samples >= 2 * workers
 
     def refuse(self, reasons: Mapping[str, str]) -> None:
         """As the leader: tell of wishes that came to nothing, by id."""
@@ -165,8 +175,8 @@ class Changes:
     def turn(self, adjust: Mapping[str, Any]) -> None:
         """Everything that is wanted of the knobs is in force from here on."""
         wish = adjust.get("id")
-        self._requests.looked_at(wish)
         if self._workers.leads:
+            self._requests.looked_at(wish)
             self._reports.begin(self.knobs, wish, "asked")
         before = self.knobs
         self._apply(turned(before, adjust, self._normal_micro_batch))

@@ -29,6 +29,10 @@ class FixedChanges:
         )
         self._courier.say("adjust_refused", at_once=True, id=adjust.get("id"), reason=reason)
 
+    def room_for(self, _workers: int, _epoch: int, _position: int) -> bool:
+        """Nothing is shared out anew."""
+        return True
+
     def refuse(self, reasons: Mapping[str, str]) -> None:
         """As the leader: tell of wishes that came to nothing, by id."""
         for wish, reason in reasons.items():

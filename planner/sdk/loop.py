@@ -203,10 +203,14 @@ class Loop:
     def _end_steps(self) -> None:
         """What the workers saw goes together before anybody looks at the model."""
         self._changes.steps_end()
-        try:
-            self._changes.average_buffers()
-        except GroupBroken:
-            self._changes.recover()
+        epoch = self._keeper.at.epoch
+        while self._keeper.at.epoch == epoch:  # else the others have done it, and are further
+            try:
+                self._changes.average_buffers()
+            except GroupBroken:
+                self._changes.recover()
+            else:
+                return
 
     def _obey(self, orders: Orders, *, random: bytes | None = None) -> None:
         """Do what was asked for; `random` is the random state to go on with, if not that of now.

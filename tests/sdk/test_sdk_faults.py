@@ -20,6 +20,8 @@ BATCHES, EPOCHS = 10, 3
 SCRIPT = """
     import os, resource, time
     import planner.sdk as planner
+    from planner.sdk import keeper
+    keeper.SLOW_WRITE_S = 1e9  # each checkpoint is waited for
 
     most = int(os.environ.get("LARGEST_FILE", "-1"))
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))  # -1 is no limit
@@ -98,6 +100,8 @@ def test_a_stop_at_an_epochs_last_step_waits_for_what_follows_its_batches(bench:
     script = bench.script("""
         import os, signal
         import planner.sdk as planner
+        from planner.sdk import keeper
+        keeper.SLOW_WRITE_S = 1e9  # each checkpoint is waited for
 
         class Seen:
             done = {"batches": [], "tails": []}
@@ -286,6 +290,8 @@ TORCH_SCRIPT = """
     import os, resource
     import torch
     import planner.sdk as planner
+    from planner.sdk import keeper
+    keeper.SLOW_WRITE_S = 1e9  # each checkpoint is waited for
 
     most = int(os.environ.get("LARGEST_FILE", "-1"))
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
@@ -315,6 +321,8 @@ LOADER_SCRIPT = """
     import torch
     from torch.utils.data import DataLoader, TensorDataset
     import planner.sdk as planner
+    from planner.sdk import keeper
+    keeper.SLOW_WRITE_S = 1e9  # each checkpoint is waited for
 
     def prepare(number):
         print("loader process", number, flush=True)
@@ -347,6 +355,8 @@ def test_what_cannot_be_read_back_never_becomes_the_newest_checkpoint(bench: Ben
         import os, signal
         import torch
         import planner.sdk as planner
+        from planner.sdk import keeper
+        keeper.SLOW_WRITE_S = 1e9  # each checkpoint is waited for
 
         class Odd:
             def state_dict(self):
@@ -404,6 +414,8 @@ def stops_at_the_last_step(samples: str) -> str:
     return f"""
     import itertools, os, signal
     import planner.sdk as planner
+    from planner.sdk import keeper
+    keeper.SLOW_WRITE_S = 1e9  # each checkpoint is waited for
 
     class Seen:
         batches = []

@@ -95,7 +95,7 @@ class Script:
                     self.act(x, y)
                     self.each(self)
         finally:
-            job._courier.close()  # type: ignore[attr-defined]
+            job._gear.courier.close()  # type: ignore[attr-defined]
         return self
 
     @property
@@ -383,7 +383,7 @@ def test_what_the_loader_was_is_kept(here: Callable[..., None], bench: Bench) ->
             started.append(len(i))
             assert (y > 500).all(), "collated by the script's function, in a loader process"
     assert started == [64, 64, 64] * EPOCHS, "the last, shorter batch was to be dropped"
-    job._courier.close()  # type: ignore[attr-defined]
+    job._gear.courier.close()  # type: ignore[attr-defined]
     said = events(bench.events_path(), "attached")[0]
     assert (said["loader_workers"], said["steps_per_epoch"]) == (1, 3)
 
@@ -474,7 +474,7 @@ def test_a_script_that_leaves_its_loop_early_gets_its_signals_back(
         break
     assert signal.getsignal(signal.SIGTERM) == before
     assert script.optimizer.step is own_step
-    job._courier.close()  # type: ignore[attr-defined]
+    job._gear.courier.close()  # type: ignore[attr-defined]
 
 
 def test_a_probe_repeats_the_slice_and_ends_with_one_tail_and_one_checkpoint(
@@ -514,7 +514,7 @@ def test_numbers_logged_are_read_out_later(here: Callable[..., None], bench: Ben
         total += 1  # changed in place after it was logged
     with pytest.raises(sdk.SdkError, match="takes a number"):
         job.log(loss=torch.zeros(2))
-    job._courier.close()  # type: ignore[attr-defined]
+    job._gear.courier.close()  # type: ignore[attr-defined]
     values = [event["values"] for event in events(bench.events_path(), "metric")]
     assert values == [{"loss": 1.5, "nan": None, "count": 3, "text": "fine"}] * EPOCHS
 

@@ -43,7 +43,7 @@ class Connections:
 
     def note(self) -> None:
         """The group is connected."""
-        self._made = _sockets() - self._before
+        self._made = _sockets() - self._before - _OURS
         _OURS.update(self._made)
 
     def cut(self) -> None:

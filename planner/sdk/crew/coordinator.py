@@ -61,6 +61,7 @@ class Coordinator:
         self._seen = 0
         self._gone: set[int] = set()
         self._lost: set[int] = set()
+        self._told: set[int] = set()
         self._takeover_until_s: float | None = None
         self._broken_generation = 0
         self._entered_s = 0.0
@@ -87,6 +88,7 @@ class Coordinator:
         plan = Plan(generation=number, members=(self.me,), everyone=(self.me.worker,))
         if self._folder.claim(plan, self.me):
             self.plan, self._seen = plan, number
+            self._board.note()
         else:
             self._expel()
 
@@ -113,6 +115,7 @@ class Coordinator:
     def entered(self, plan: Plan) -> None:
         """The training loop is in this generation now."""
         self.plan = plan
+        self._told |= set(plan.lost)
         self._joins = False
         self._entered_s = time.monotonic()
         self._next.entered(plan.generation)
@@ -149,6 +152,8 @@ class Coordinator:
         """This worker leaves, or training is `over`: say so, and miss nobody from now on."""
         self._leaving = True
         members = set(self.plan.workers) if self.plan is not None else set()
+        if over:
+            self._folder.finish()
         for line in self._peers:
             line.send({"type": "over" if over and line.worker not in members else "bye"})
         self._peers.tell_leader({"type": "bye"})
@@ -159,6 +164,9 @@ class Coordinator:
 
     def heard(self, line: Line, message: Message) -> None:
         """A message came; of a stranger only one that knows the secret."""
+        if not isinstance(message, dict):
+            self.network.drop(line)
+            return
         kind = message.get("type")
         if line.worker is None:
             if self._peers.knows(message):
@@ -194,14 +202,21 @@ class Coordinator:
         for line in self._peers.silent():
             self.network.drop(line)
             self.lost(line)
-        if self._takeover_until_s is not None and now_s > self._takeover_until_s:
-            self._take_over()
-        elif self._leads() and self._next.plan is None and self.plan is not None:
+        if self._takeover_until_s is not None:
+            if now_s > self._takeover_until_s:
+                self._take_over()
+        elif self.plan is not None and self._leads():
             self._look_for_the_missing(self.plan, now_s)
+        elif self.plan is not None and self._peers.leader is None and self._next.plan is None:
+            self._seek_leader()
 
     # ---- finding each other
 
     def _leads(self) -> bool:
+        """Whether this worker decides: it leads, or took over and the others are on their way."""
+        plan = self._next.plan
+        if plan is not None and plan.recovers:
+            return plan.members[0].worker == self.me.worker
         return self.plan is not None and self.plan.members[0].worker == self.me.worker
 
     def _seek_crew(self) -> None:
@@ -268,7 +283,7 @@ class Coordinator:
             new=new,
             store=self._store.address,
             recovers=recovers,
-            lost=tuple(sorted(self._lost - self._gone)) if recovers else (),
+            lost=tuple(sorted(self._lost - self._gone - self._told)) if recovers else (),
             id=asked,
         )
         claimed = self._claim(plan)
@@ -282,12 +297,16 @@ class Coordinator:
     def _claim(self, plan: Plan) -> Plan | None:
         """The plan under the next number that is free; None when others went on without this one.
 
-        A number that is taken was claimed since this worker last heard of anything. If whoever did
-        so is gone, its plan never came about; if not, or if nobody can tell, the job is theirs.
+        A number that is taken was claimed since this worker last heard of anything. If all that it
+        names are gone, its plan never came about; if not, or if nobody can tell, the job is theirs.
         """
         while not self._folder.claim(plan, self.me):
-            claimer = self._folder.claimer(plan.generation)
-            if claimer.worker != self.me.worker and not self.network.refuses(*claimer[1:]):
+            others = self._folder.involved(plan.generation)
+            if self._folder.over or any(
+                not self.network.refuses(member.host, member.port)
+                for member in others
+                if member.worker != self.me.worker
+            ):
                 return None
             plan = replace(plan, generation=plan.generation + 1)
         self._seen = plan.generation
@@ -301,18 +320,27 @@ class Coordinator:
         """A worker's connection to this one, the leader, is gone."""
         if worker in self._gone or not self._leads():
             return
-        plan, coming = self._next.plan, self._next.holds(worker)
-        member = self.plan is not None and worker in self.plan.workers
-        committed = plan is not None and (self._next.ordered or plan.recovers)
-        if member or (coming and committed):
+        if self.plan is not None and worker in self.plan.workers:
             self._lose(worker)
             self._recover()
-        elif coming and plan is not None:
+        elif self._next.holds(worker):
+            self._do_without(worker)
+
+    def _do_without(self, worker: int) -> None:
+        """A worker of the generation on its way will not come."""
+        plan = self._next.plan
+        if plan is not None and self._next.committed:
+            self._lose(worker)
+            self._recover()
+        elif plan is not None:
             self._withdraw(plan)
 
     def _look_for_the_missing(self, plan: Plan, now_s: float) -> None:
-        if self._broken_generation >= plan.generation:
+        newest = self._next.generation if self._next.committed else plan.generation
+        if self._broken_generation >= newest:
             self._recover()  # nobody is lost, but a collective failed: all meet again
+        elif self._next.plan is not None:
+            return
         elif now_s - self._entered_s > _GATHER_S:
             missing = [worker for worker in plan.workers if worker not in self._peers]
             for worker in missing:
@@ -324,7 +352,7 @@ class Coordinator:
         """Go on with whoever is left."""
         base = list(self.plan.members) if self.plan is not None else []
         plan = self._next.plan
-        if plan is not None and (self._next.ordered or plan.recovers):
+        if plan is not None and self._next.committed:
             base += [m for m in plan.members if m not in base]
         self._next.discard()
         away = self._lost | self._gone
@@ -411,6 +439,8 @@ class Coordinator:
                 self._peers.leader = None
             self._peers.lose(line)
         self.network.drop(line)
+        if line.worker is not None and self._leads() and self._next.holds(line.worker):
+            self._do_without(line.worker)
 
     def _on_leader(self, _line: Line, message: Message) -> None:
         worker, host, port = message["member"]

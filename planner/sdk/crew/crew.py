@@ -13,7 +13,7 @@ from typing import Any
 from planner.sdk.crew.board import Board, Entry, Order
 from planner.sdk.crew.coordinator import Coordinator
 from planner.sdk.crew.group import Group, GroupBroken, retire
-from planner.sdk.crew.handover import send_state
+from planner.sdk.crew.handover import load_state, send_state
 from planner.sdk.crew.plan import CrewFolder, Plan
 from planner.sdk.errors import SdkError
 from planner.sdk.state import Parts
@@ -223,13 +223,13 @@ class Crew:
 
     # ---- changing the generation
 
-    def broke(self) -> None:
-        """A collective failed: see to it that all workers meet again."""
+    def broke(self, tried: int | None = None) -> None:
+        """A collective failed, of the generation that was `tried`: all have to meet again."""
         coordinator = self._coordinator
         if self.group is not None:
             self.group.abort()
         if coordinator is not None:
-            generation = self.generation
+            generation = self.generation if tried is None else tried
             coordinator.network.do(lambda: coordinator.broke(generation))
 
     def await_entry(self, generation: int | None = None) -> Entry:
@@ -277,7 +277,7 @@ class Crew:
             retire(entry.handing, entry.training)
             if leaves:
                 self._say(lambda c: c.about_to_leave(False))
-            self.broke()
+            self.broke(entry.plan.generation)
             raise
         trained = [s for s in standings if s.has_state]
         source = max(trained, key=lambda s: s.step)
@@ -301,11 +301,15 @@ class Crew:
         standings = [Standing.of_blob(blob) for blob in group.gather(mine.blob())]
         step = max(s.step for s in standings if s.has_state)
         lacking = [not s.has_state or s.step < step for s in standings]
+        folder = self._shared().path / f"handover-{entry.plan.generation}"
+        states = None
         if any(lacking):
-            source = lacking.index(False)
-            folder = self._shared().path / f"handover-{entry.plan.generation}"
-            send_state(group, self._parts, source, folder, wants=lacking[group.rank])
-        group.gather(b"")  # whoever leaves after this takes nothing along that others wait for
+            states = send_state(group, self._parts, lacking.index(False), folder)
+        # Whoever leaves after this takes nothing along that others wait for, and only now is it
+        # certain that all will stand at the same step.
+        group.gather(b"")
+        if states is not None and lacking[group.rank]:
+            load_state(self._parts, states, folder)
         order = {worker: place for place, worker in enumerate(entry.plan.everyone)}
         return sorted(standings, key=lambda s: order[s.worker])
 

@@ -17,18 +17,17 @@ from planner.sdk.crew.group import Group
 from planner.sdk.state import Parts
 
 
-def send_state(group: Group, parts: Parts, source: int, folder: Path, *, wants: bool) -> None:
-    """Bring the state of rank `source` to all who want it. All of the group take part.
+def send_state(group: Group, parts: Parts, source: int, folder: Path) -> dict[str, Any]:
+    """Bring the state of rank `source` to all others, who may load it. All of the group take part.
 
     Args:
         group: On the CPU.
-        parts: The script's objects: read at the source, loaded where the state is wanted.
+        parts: The script's objects, read at the source.
         source: Rank of the worker that has it.
         folder: Shared; where a script's own `save` puts what its `load` reads.
-        wants: Whether this worker lacks the state.
 
     Raises:
-        GroupBroken: A peer went away; nothing was loaded.
+        GroupBroken: A peer went away.
     """
     sends = group.rank == source
     tensors: list[Any] = []
@@ -45,8 +44,11 @@ def send_state(group: Group, parts: Parts, source: int, folder: Path, *, wants: 
         packed = json.loads(text)
         states = _unpacked(packed, tensors)
     group.send_all([tensor.detach().cpu() for tensor in tensors] if sends else tensors, source)
-    if not wants:
-        return
+    return states
+
+
+def load_state(parts: Parts, states: Mapping[str, Any], folder: Path) -> None:
+    """Load what `send_state` brought into the script's objects."""
     for name, thing in parts.named().items():
         thing.load_state_dict(states[name])
     if parts.load is not None:

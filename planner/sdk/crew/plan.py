@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 _PREFIX = "generation-"
 _SHARED = "shared"
+_OVER = "over"
 
 
 class Member(NamedTuple):
@@ -145,21 +146,29 @@ class CrewFolder:
     def known(self) -> list[Member]:
         """Whom to turn to: the worker that claimed the newest generation, then its members."""
         number = self.newest()
-        if not number:
-            return []
-        content = json.loads(self._file(number).read_text())
+        return self.involved(number) if number else []
+
+    def involved(self, generation: int) -> list[Member]:
+        """The worker that claimed a generation, then its members."""
+        content = json.loads(self._file(generation).read_text())
         found = [content["leader"], *content["members"]]
         members = (Member(int(worker), str(host), int(port)) for worker, host, port in found)
         return list(dict.fromkeys(members))
 
-    def claimer(self, generation: int) -> Member:
-        """Who claimed a generation."""
-        worker, host, port = json.loads(self._file(generation).read_text())["leader"]
-        return Member(int(worker), str(host), int(port))
-
     def led_by(self, worker: int) -> bool:
         """Whether nobody else took the lead meanwhile: the worker claimed or leads the newest."""
-        return worker in [member.worker for member in self.known()[:2]]
+        content = json.loads(self._file(self.newest()).read_text())
+        return worker in (content["leader"][0], content["members"][0][0])
+
+    @property
+    def over(self) -> bool:
+        """Whether training has come to its end."""
+        return (self.path / _OVER).exists()
+
+    def finish(self) -> None:
+        """Training has come to its end: nobody goes on from where it stood before."""
+        with contextlib.suppress(OSError):  # only a worker that was thought dead asks for it
+            (self.path / _OVER).touch()
 
     def _file(self, generation: int) -> Path:
         return self.path / f"{_PREFIX}{generation:06d}"

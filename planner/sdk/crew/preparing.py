@@ -47,6 +47,11 @@ class Preparation:
         """Number of the plan; 0 when there is none."""
         return self.plan.generation if self.plan is not None else 0
 
+    @property
+    def committed(self) -> bool:
+        """Whether workers may be entering the plan already, so that it cannot be withdrawn."""
+        return self.plan is not None and (self.ordered or self.plan.recovers)
+
     def holds(self, worker: int) -> bool:
         """Whether the plan has that worker as a member."""
         return self.plan is not None and worker in self.plan.workers

@@ -41,6 +41,7 @@ class Reduction:
         self._armed = False
         self._queued = False
         self._done = False
+        self._sent = 0
 
     @property
     def active(self) -> bool:
@@ -64,6 +65,7 @@ class Reduction:
         self._weight = weight
         self._armed = True
         self._queued = False
+        self._sent = 0
         for bucket in self._buckets:
             bucket.reset()
 
@@ -120,11 +122,17 @@ class Reduction:
             engine.queue_callback(self._finish)
         bucket = self._of[parameter]
         bucket.missing.discard(bucket.place[parameter])
-        if not bucket.missing:
-            self._send(bucket)
+        while self._sent < len(self._buckets) and not self._buckets[self._sent].missing:
+            self._send()
 
-    def _send(self, bucket: _Bucket) -> None:
-        if self.failed or self._group is None or bucket.work is not None:
+    def _send(self) -> None:
+        """Send the next bucket.
+
+        In the same order on all workers, whatever is ready first: collectives are matched by it.
+        """
+        bucket = self._buckets[self._sent]
+        self._sent += 1
+        if self.failed or self._group is None:
             return
         bucket.fill(self._weight)
         try:
@@ -136,8 +144,8 @@ class Reduction:
         """The backward pass is over: send what is left, wait for all, hand out the sums."""
         self._armed = False
         self._check()
-        for bucket in self._buckets:
-            self._send(bucket)
+        while self._sent < len(self._buckets):
+            self._send()
         for bucket in self._buckets:
             if self.failed or self._group is None or bucket.work is None:
                 continue
