@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from planner.sdk.clipping import intercept_clipping
+from planner.sdk.clipping import find_clipping, intercept_clipping
 from planner.sdk.crew.reduction import Reduction
 from planner.sdk.errors import SdkError
 from planner.sdk.order import Micro
@@ -57,7 +57,9 @@ class Accumulation:
                 schedules refuse that.
         """
         self._frozen = freeze_scheduler
-        if accumulates:
+        if not accumulates:
+            find_clipping()  # a change that accumulates should find it done
+        else:
             _intercept(self._optimizer, "step", self._step, self._undo)
             _intercept(self._optimizer, "zero_grad", self._zero_grad, self._undo)
             intercept_clipping(self.gradients_ready, self.parameters, self._undo)

@@ -35,6 +35,11 @@ def intercept_clipping(
             _replace(name, real, make(real, ready, parameters), undo)
 
 
+def find_clipping() -> None:
+    """Look for who holds the functions, ahead of the moment when they are replaced."""
+    _HOLDERS.of(_READ)
+
+
 def _clipping(
     real: Callable[..., Any], ready: Callable[[], bool], parameters: Callable[[], Any]
 ) -> Callable[..., Any]:
@@ -71,7 +76,7 @@ def _replace(
     replacement: Callable[..., Any],
     undo: list[Callable[[], None]],
 ) -> None:
-    places = [(vars(module), name) for module in list(sys.modules.values()) if _has(module, name)]
+    places = [(names, name) for names in _HOLDERS.of(name)]
     script = vars(sys.modules[_SCRIPT])
     places += [(script, key) for key in script if key != name]
     for names, key in places:
@@ -80,10 +85,31 @@ def _replace(
             undo.append(functools.partial(_put_back, names, key, replacement, real))
 
 
+class _Holders:
+    """Modules that have something of that name.
+
+    Looked for anew only when modules were imported since: there are thousands, and gradients are
+    taken hold of at every epoch and every change.
+    """
+
+    def __init__(self) -> None:
+        self._known: list[str] = []
+        self._found: dict[str, list[dict[str, Any]]] = {}
+
+    def of(self, name: str) -> list[dict[str, Any]]:
+        """The namespaces of those modules."""
+        known = list(sys.modules)
+        if known != self._known:
+            self._known = known
+            spaces = [getattr(module, "__dict__", None) for module in list(sys.modules.values())]
+            usual = [names for names in spaces if isinstance(names, dict)]
+            self._found = {n: [names for names in usual if n in names] for n in (*_CLIP, _READ)}
+        return self._found[name]
+
+
+_HOLDERS = _Holders()
+
+
 def _put_back(names: dict[str, Any], key: str, replacement: object, real: object) -> None:
     if names.get(key) is replacement:
         names[key] = real
-
-
-def _has(module: Any, name: str) -> bool:
-    return isinstance(getattr(module, "__dict__", None), dict) and name in vars(module)

@@ -9,6 +9,8 @@ supervisor does, and timed from outside by when the workers' optimisers stepped.
 * request to first step: from the request until the first step under the change. Growing and moving
   start a worker first, which imports and builds while the others train.
 * stall: the longest time without a step of any worker around the change.
+* before: the longest time without a step in a window as long before the request: what the machine
+  does by itself.
 * relaunch: the same change by checkpoint, exit and start, from request to first step.
 """
 
@@ -43,12 +45,14 @@ class NetJob(CrewBench):
 
     def steps_t(self) -> list[float]:
         """When any worker stepped, in order."""
-        found = []
-        for number in self.processes:
-            if self.seen_path(number).exists():
-                lines = self.seen_path(number).read_text().splitlines()
-                found += [float(line[2:]) for line in lines if line.startswith("s ")]
-        return sorted(found)
+        return sorted(t for number in self.processes for t in self.steps_of(number))
+
+    def steps_of(self, number: int) -> list[float]:
+        """When one worker stepped, in order."""
+        if not self.seen_path(number).exists():
+            return []
+        lines = self.seen_path(number).read_text().splitlines()
+        return [float(line[2:]) for line in lines if line.startswith("s ")]
 
     def until_steps(self, count: int = 10) -> None:
         """Wait for so many more steps."""
@@ -62,6 +66,7 @@ class Timing:
 
     to_first_step_s: list[float] = field(default_factory=list)
     stall_s: list[float] = field(default_factory=list)
+    before_s: list[float] = field(default_factory=list)
     step_s: list[float] = field(default_factory=list)
 
 
@@ -77,14 +82,22 @@ def stage() -> Iterator[Path]:
         yield Path(folder)
 
 
-def usual_step_s(steps_t: list[float], before_t: float) -> float:
-    """Median gap between the last steps before a moment."""
-    last = [t for t in steps_t if t < before_t][-30:]
+def variables(net: str) -> dict[str, object]:
+    """What the script is told: which network, and to go on for longer than anything is measured."""
+    batch = NETS[net]
+    return {"NET": net, "BATCH": batch, "PLANNER_GLOBAL_BATCH": batch, "EPOCHS": 100_000}
+
+
+def usual_step_s(job: NetJob, before_t: float) -> float:
+    """Median gap between the last steps of one worker before a moment."""
+    workers = [[t for t in job.steps_of(n) if t < before_t] for n in job.processes]
+    last = max(workers, key=lambda steps_t: steps_t[-1] if steps_t else 0.0)[-30:]
     return statistics.median(b - a for a, b in pairwise(last))
 
 
 def change(job: NetJob, timing: Timing, wish: str | None, ask: Callable[[], None]) -> None:
     """Ask for a change, wait until it is told, and time it."""
+    started_t = time.time() + SETTLE_S / 3
     time.sleep(SETTLE_S)
     losses = len([e for e in job.events("adjusted") if e["id"] is None])
     asked_t = time.time()
@@ -93,13 +106,19 @@ def change(job: NetJob, timing: Timing, wish: str | None, ask: Callable[[], None
     job.until_steps(6)
     steps_t, told = job.steps_t(), job.events("adjusted")[-1]
     # The first step under the change ended one gap after the last step before it.
-    first_t = told["t"]
-    around = [t for t in steps_t if asked_t - 1 <= t <= told["t"] + 0.5]
-    gaps = [(b - a, b) for a, b in pairwise(around) if b > asked_t]
-    stall_s, stall_end_t = max(gaps)
-    timing.to_first_step_s.append(min(first_t, stall_end_t) - asked_t)
+    until_t = told["t"] + 0.5
+    stall_s, stall_end_t = longest_gap(steps_t, asked_t, until_t)
+    before_s, _ = longest_gap(steps_t, max(started_t, 2 * asked_t - until_t), asked_t)
+    timing.to_first_step_s.append(min(told["t"], stall_end_t) - asked_t)
     timing.stall_s.append(stall_s)
-    timing.step_s.append(usual_step_s(steps_t, asked_t))
+    timing.before_s.append(before_s)
+    timing.step_s.append(usual_step_s(job, asked_t))
+
+
+def longest_gap(steps_t: list[float], since_t: float, until_t: float) -> tuple[float, float]:
+    """The longest time between two steps that ended in a window, and when it was over."""
+    ends = [(b - a, b) for a, b in pairwise(steps_t) if since_t < b <= until_t]
+    return max(ends, default=(0.0, until_t))
 
 
 def measure_changes(folder: Path, net: str, timings: dict[str, Timing]) -> None:
@@ -107,10 +126,8 @@ def measure_changes(folder: Path, net: str, timings: dict[str, Timing]) -> None:
     job = NetJob(
         Bench(Path(tempfile.mkdtemp(dir=folder)), folder / "stage"),
         SCRIPT,
-        NET=net,
-        BATCH=NETS[net],
-        PLANNER_GLOBAL_BATCH=NETS[net],
         PLANNER_CHECKPOINT_INTERVAL_S=3600,
+        **variables(net),
     )
 
     def grow() -> int:
@@ -151,8 +168,7 @@ def measure_changes(folder: Path, net: str, timings: dict[str, Timing]) -> None:
 def relaunch_s(folder: Path, net: str, before: int, after: int) -> float:
     """Checkpoint, exit and start again with another number of workers: request to first step."""
     bench = Bench(Path(tempfile.mkdtemp(dir=folder)), folder / "stage")
-    variables = {"NET": net, "BATCH": NETS[net], "PLANNER_GLOBAL_BATCH": NETS[net]}
-    first = NetJob(bench, SCRIPT, **variables)
+    first = NetJob(bench, SCRIPT, **variables(net))
     try:
         first.start(before)
         first.until_steps(20)
@@ -162,7 +178,7 @@ def relaunch_s(folder: Path, net: str, before: int, after: int) -> float:
         first.finish()
     finally:
         first.kill_all()
-    second = NetJob(bench, SCRIPT, **variables)
+    second = NetJob(bench, SCRIPT, **variables(net))
     try:
         second.start(after)
         second.until_steps(1)
@@ -187,19 +203,21 @@ def main() -> None:
 def report(net: str, timings: dict[str, Timing], relaunch: float) -> None:
     """One line for each change; medians over the rounds, the worst stall in brackets."""
     print(f"{net}: checkpoint and relaunch {relaunch:.2f} s from request to first step")
-    print(f"{'change':16} {'to first step':>13} {'stall (worst)':>17} {'step':>8} {'ratio':>7}")
+    heads = f"{'to first step':>13} {'stall (worst)':>15} {'before':>7} {'step':>8} {'ratio':>7}"
+    print(f"{'change':16} {heads}")
     for name, timing in timings.items():
         stall = statistics.median(timing.stall_s)
         step = statistics.median(timing.step_s)
+        before = statistics.median(timing.before_s)
         ratio = stall / relaunch
         if name in REQUIRED:
             met = ratio <= TARGET_RATIO and stall < TARGET_S[net]
             target = f"<= {TARGET_RATIO} and < {TARGET_S[net]} s"
         else:
-            met, target = stall - step < step, "under one step more"
+            met, target = stall - max(before, step) < step, "under one step more"
         print(
             f"{name:16} {statistics.median(timing.to_first_step_s):11.2f} s "
-            f"{stall:7.3f} ({max(timing.stall_s):.3f}) {step:7.4f}s {ratio:7.4f}  "
+            f"{stall:7.3f} ({max(timing.stall_s):.3f}) {before:7.3f} {step:7.4f}s {ratio:7.4f}  "
             f"{target} {'ok' if met else 'MISSED'}"
         )
 

@@ -18,13 +18,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.benchmarks.bench_adjust import NetJob, stage
+from tests.benchmarks.bench_adjust import NETS, NetJob, stage, variables
 from tests.support.netbench import SCRIPT
 from tests.support.sdkbench import Bench
 
 WINDOWS = 8
 WINDOW_S = {"small": 3.0, "resnet18": 8.0}
-BATCH = {"small": 64, "resnet18": 16}
 TARGET = 0.97
 
 
@@ -42,7 +41,8 @@ class PlainJob:
                     "PATH": os.environ["PATH"],
                     "PLAIN": "1",
                     "NET": net,
-                    "BATCH": str(BATCH[net]),
+                    "BATCH": str(NETS[net]),
+                    "EPOCHS": "100000",
                     "SEEN": str(self.logs[rank]),
                     "RANK": str(rank),
                     "WORLD_SIZE": "2",
@@ -68,9 +68,8 @@ def turn(processes: list[subprocess.Popen[str]], number: signal.Signals) -> None
 
 def rates(net: str, folder: Path, windows: int) -> tuple[list[float], list[float]]:
     """Steps a second of planner's job and of the plain one, turn by turn."""
-    variables = {"NET": net, "BATCH": BATCH[net], "PLANNER_GLOBAL_BATCH": BATCH[net]}
     bench = Bench(Path(tempfile.mkdtemp(dir=folder)), folder / "stage")
-    ours = NetJob(bench, SCRIPT, PLANNER_CHECKPOINT_INTERVAL_S=3600, **variables)
+    ours = NetJob(bench, SCRIPT, PLANNER_CHECKPOINT_INTERVAL_S=3600, **variables(net))
     plain = PlainJob(folder, net)
     found: tuple[list[float], list[float]] = ([], [])
     try:

@@ -198,6 +198,8 @@ class Coordinator:
         if self._leaving:
             return
         if self._joins and self._peers.leader is None:
+            if self._folder.over:
+                self._board.note(over=True)
             self._seek_crew()
         for line in self._peers.silent():
             self.network.drop(line)

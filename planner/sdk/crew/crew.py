@@ -179,7 +179,7 @@ class Crew:
 
     def _start(self) -> Coordinator:
         folder = self._shared()
-        folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.make()
         self._coordinator = Coordinator(
             worker=self.worker,
             host=self._host,
@@ -343,6 +343,8 @@ class Crew:
         """
         coordinator = self._coordinator
         if coordinator is None:
+            if over and self._folder is not None:
+                self._folder.finish()
             return
         coordinator.network.do(lambda: coordinator.part(over=over))
         coordinator.network.close()

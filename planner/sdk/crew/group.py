@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,9 @@ from planner.sdk.crew.plan import Plan
 _CONNECT_S = 20.0
 _OPERATION_S = 3600.0
 """A peer may evaluate for long; that one is gone is noticed on its connection, not by a timeout."""
-_CHUNK_BYTES = 32 << 20
+_LARGE_BYTES = 256 << 10
+_CHUNK_BYTES = 4 << 20
+_UNDER_WAY = 4
 
 
 class GroupBroken(Exception):
@@ -86,30 +89,28 @@ class Group:
         return [part.cpu().numpy().tobytes()[:size] for part, size in pairs]
 
     def send_all(self, tensors: Sequence[Any], source: int) -> None:
-        """Fill `tensors` on every worker with those of `source`; small ones travel together.
+        """Fill `tensors` on every worker with those of `source`, some at a time under way.
 
         They stand on the CPU and, but for those of `source`, are contiguous. Raises `GroupBroken`.
         """
-        torch = self._torch
-        options = torch.distributed.BroadcastOptions()
+        options = self._torch.distributed.BroadcastOptions()
         options.rootRank = source
         options.timeout = timedelta(seconds=_OPERATION_S)
-        sends = self.rank == source
+        under_way: deque[tuple[Any, _Parcel]] = deque()
         for chunk in _chunks(tensors):
-            views = [tensor.detach().reshape(-1).view(torch.uint8) for tensor in chunk]
-            sizes = [view.numel() for view in views]
-            if len(views) == 1:
-                flat = views[0]
-            elif sends:
-                flat = torch.cat(views)
-            else:
-                flat = torch.empty(sum(sizes), dtype=torch.uint8)
+            parcel = _Parcel(chunk, sends=self.rank == source)
             try:
-                self.wait(self.raw.broadcast([flat], options))
+                under_way.append((self.raw.broadcast([parcel.flat], options), parcel))
             except RuntimeError as error:
                 raise GroupBroken(str(error)) from error
-            if not sends and len(views) > 1:
-                torch._foreach_copy_(views, list(flat.split(sizes)))
+            if len(under_way) == _UNDER_WAY:
+                self._arrived(*under_way.popleft())
+        while under_way:
+            self._arrived(*under_way.popleft())
+
+    def _arrived(self, work: Any, parcel: _Parcel) -> None:
+        self.wait(work)
+        parcel.unpack()
 
     def abort(self) -> None:
         """Cut the connections, so that neither this worker nor its peers wait any longer."""
@@ -120,20 +121,43 @@ class Group:
                 self.raw.abort()
 
 
-def _chunks(tensors: Sequence[Any]) -> list[list[Any]]:
-    """Tensors in order, gathered up to a size; a large one stands alone."""
-    chunks: list[list[Any]] = []
-    room = 0
+class _Parcel:
+    """Tensors that travel together, as one flat one; a single one travels as it is."""
+
+    def __init__(self, tensors: Sequence[Any], *, sends: bool) -> None:
+        torch: Any = sys.modules["torch"]
+        self._views = [tensor.detach().reshape(-1).view(torch.uint8) for tensor in tensors]
+        self._sizes = [view.numel() for view in self._views]
+        self._packed = not sends and len(tensors) > 1
+        if len(tensors) == 1:
+            self.flat = self._views[0]
+        elif sends:
+            self.flat = torch.cat(self._views)
+        else:
+            self.flat = torch.empty(sum(self._sizes), dtype=torch.uint8)
+
+    def unpack(self) -> None:
+        """It has arrived."""
+        if self._packed:
+            sys.modules["torch"]._foreach_copy_(self._views, list(self.flat.split(self._sizes)))
+
+
+def _chunks(tensors: Sequence[Any]) -> Iterator[list[Any]]:
+    """Small tensors gathered up to a size, large ones alone; the same on all workers."""
+    small: list[Any] = []
+    room = _CHUNK_BYTES
     for tensor in tensors:
         size = tensor.numel() * tensor.element_size()
-        if not size:
-            continue
-        if size > room:
-            chunks.append([])
-            room = _CHUNK_BYTES
-        chunks[-1].append(tensor)
-        room -= size
-    return chunks
+        if size >= _LARGE_BYTES:
+            yield [tensor]
+        elif size:
+            if size > room:
+                yield small
+                small, room = [], _CHUNK_BYTES
+            small.append(tensor)
+            room -= size
+    if small:
+        yield small
 
 
 class Store:

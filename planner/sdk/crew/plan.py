@@ -103,6 +103,10 @@ class CrewFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def make(self) -> None:
+        """Make the folder, for this user alone. Raises OSError."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
     def secret(self) -> str:
         """What every worker of the attempt knows, made by whoever asks first."""
         path = self.path / _SHARED
@@ -168,6 +172,7 @@ class CrewFolder:
     def finish(self) -> None:
         """Training has come to its end: nobody goes on from where it stood before."""
         with contextlib.suppress(OSError):  # only a worker that was thought dead asks for it
+            self.make()
             (self.path / _OVER).touch()
 
     def _file(self, generation: int) -> Path:

@@ -17,6 +17,10 @@ from planner.sdk.errors import SdkError
 
 _FIRST_BYTES = 1 << 20
 _BUCKET_BYTES = 25 << 20
+_TWICE = (
+    "a second backward pass for the same batch: with several workers there must be one, of the sum "
+    "of all losses (activation checkpointing needs use_reentrant=False)"
+)
 
 
 class Reduction:
@@ -29,7 +33,7 @@ class Reduction:
     def __init__(
         self, parameters: Callable[[], Iterator[Any]], check: Callable[[], None] = lambda: None
     ) -> None:
-        """`check` is called after the backward pass, while gradients are still this worker's."""
+        """`check` is called in the backward pass, before the first gradient is taken."""
         self.failed = False
         self._parameters = parameters
         self._check = check
@@ -107,21 +111,21 @@ class Reduction:
         """A gradient is complete.
 
         Raises:
-            SdkError: The sums were handed out already: this pass would change them on one worker.
+            SdkError: It was complete before: what comes now would be added on one worker only.
         """
         if self._done:
-            raise SdkError(
-                "a second backward pass for the same batch: with several workers there must be "
-                "one, of the sum of all losses"
-            )
+            raise SdkError(_TWICE)
         if not self._armed:
             return
         if not self._queued:
             self._queued = True
+            self._check()
             engine = sys.modules["torch"].autograd.Variable._execution_engine
             engine.queue_callback(self._finish)
         bucket = self._of[parameter]
-        bucket.missing.discard(bucket.place[parameter])
+        if bucket.place[parameter] not in bucket.missing:
+            raise SdkError(_TWICE)
+        bucket.take(parameter, self._weight)
         while self._sent < len(self._buckets) and not self._buckets[self._sent].missing:
             self._send()
 
@@ -134,7 +138,7 @@ class Reduction:
         self._sent += 1
         if self.failed or self._group is None:
             return
-        bucket.fill(self._weight)
+        bucket.close()
         try:
             bucket.work = self._group.reduce(bucket.flat)
         except GroupBroken:
@@ -143,7 +147,6 @@ class Reduction:
     def _finish(self) -> None:
         """The backward pass is over: send what is left, wait for all, hand out the sums."""
         self._armed = False
-        self._check()
         while self._sent < len(self._buckets):
             self._send()
         for bucket in self._buckets:
@@ -170,7 +173,7 @@ class _Bucket:
         self.work: Any = None
         sizes = [p.numel() for p in parameters]
         like = parameters[0]
-        self.flat = torch.zeros(sum(sizes) + len(parameters), dtype=like.dtype, device=like.device)
+        self.flat = torch.empty(sum(sizes) + len(parameters), dtype=like.dtype, device=like.device)
         *parts, self._used = self.flat.split([*sizes, len(parameters)])
         self.views = [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
         self._every = set(range(len(parameters)))
@@ -180,30 +183,37 @@ class _Bucket:
         self.missing = set(self._every)
         self.work = None
 
-    def fill(self, weight: float) -> None:
-        """Take the gradients in, weighed; a parameter that has none counts as zero."""
+    def take(self, parameter: Any, weight: float) -> None:
+        """Take a gradient in, weighed, while it is fresh in the cache; its memory is free at once.
+
+        From here on the gradient is a view of the bucket, so that sums need not be copied back.
+        """
         torch: Any = sys.modules["torch"]
-        self._used.fill_(1.0)
+        place = self.place[parameter]
+        self.missing.discard(place)
+        view, gradient = self.views[place], parameter.grad
         with torch.no_grad():
-            for place, (parameter, view) in enumerate(
-                zip(self.parameters, self.views, strict=True)
-            ):
-                gradient = parameter.grad
-                if gradient is None:
-                    view.zero_()
-                    self._used[place] = 0.0
-                elif gradient.is_sparse:
-                    view.copy_(gradient.to_dense()).mul_(weight)
-                else:  # one pass over the memory, also where the gradient is the view itself
-                    torch.mul(gradient, weight, out=view)
+            if gradient.is_sparse:
+                view.copy_(gradient.to_dense()).mul_(weight)
+            else:
+                torch.mul(gradient, weight, out=view)
+        parameter.grad = view
+
+    def close(self) -> None:
+        """No gradient comes any more; a parameter that had none counts as zero."""
+        self._used.fill_(1.0)
+        for place in self.missing:
+            self.views[place].zero_()
+            self._used[place] = 0.0
 
     def hand_out(self) -> None:
-        """Gradients become views of the sums: nothing is copied back."""
-        unused = any(p.grad is None for p in self.parameters)
-        used = self._used.tolist() if unused else None
-        for place, (parameter, view) in enumerate(zip(self.parameters, self.views, strict=True)):
-            if used is None or used[place] > 0:
-                parameter.grad = view
+        """Give the sums to parameters that only other workers used."""
+        if not self.missing:
+            return
+        used = self._used.tolist()
+        for place in self.missing:
+            if used[place] > 0:
+                self.parameters[place].grad = self.views[place]
 
 
 def _grouped(parameters: list[Any]) -> Iterator[list[Any]]:
