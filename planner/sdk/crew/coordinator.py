@@ -164,17 +164,21 @@ class Coordinator:
 
     def heard(self, line: Line, message: Message) -> None:
         """A message came; of a stranger only one that knows the secret."""
-        if not isinstance(message, dict):
-            self.network.drop(line)
-            return
-        kind = message.get("type")
         if line.worker is None:
-            if self._peers.knows(message):
+            if self._peers.admits(line, message):
                 self._greet(line, message)
             else:
                 self.network.drop(line)
-            return
-        handler: Callable[[Line, Message], None] | None = getattr(self, f"_on_{kind}", None)
+        elif line.expects:
+            if not self._peers.is_welcome(line, message):
+                self.network.drop(line)
+                self.lost(line)
+        else:
+            self._handle(line, message)
+
+    def _handle(self, line: Line, message: Message) -> None:
+        handler: Callable[[Line, Message], None] | None
+        handler = getattr(self, f"_on_{message.get('type')}", None)
         if handler is not None:
             handler(line, message)
 
@@ -277,11 +281,13 @@ class Coordinator:
         asked: str | None = None,
     ) -> None:
         before = self.plan.workers if self.plan is not None and not recovers else ()
-        workers = [member.worker for member in members]
+        everyone = tuple(dict.fromkeys((*before, *(member.worker for member in members))))
+        known = self._peers.addresses
         plan = Plan(
             generation=self._seen + 1,
             members=members,
-            everyone=tuple(dict.fromkeys((*before, *workers))),
+            everyone=everyone,
+            hosts=tuple(sorted({known[w].host for w in everyone if w in known})),
             new=new,
             store=self._store.address,
             recovers=recovers,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import sys
 import threading
 from collections import deque
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
-from planner.sdk.crew.connections import Connections
+from planner.sdk.crew.connections import Connections, keep_from_children
 from planner.sdk.crew.plan import Plan
 
 _CONNECT_S = 20.0
@@ -176,12 +177,16 @@ class Store:
         """Where peers find it."""
         if self._store is None:
             distributed = sys.modules["torch"].distributed
+            # Left to itself it would listen on every address of the machine.
+            server = socket.create_server((self._host, 0))
+            keep_from_children(server)
             self._store = distributed.TCPStore(
                 self._host,
-                0,
+                server.getsockname()[1],
                 is_master=True,
                 wait_for_workers=False,
                 timeout=timedelta(seconds=_CONNECT_S),
+                master_listen_fd=server.detach(),
             )
         return self._host, int(self._store.port)
 
@@ -215,7 +220,7 @@ def build(plan: Plan, worker: int, host: str, device: Any) -> tuple[Group | None
 def _connect(plan: Plan, name: str, *, rank: int, size: int, host: str, device: Any) -> Group:
     distributed: Any = sys.modules["torch"].distributed
     timeout = timedelta(seconds=_CONNECT_S)
-    connections = Connections()
+    connections = Connections(plan.hosts)
     store = distributed.TCPStore(*plan.store, is_master=False, timeout=timeout)
     store = distributed.PrefixStore(name, store)
     if device is not None and device.type == "cuda":

@@ -23,11 +23,22 @@ from planner.sdk.errors import tell
 Message = dict[str, Any]
 _MOST_BYTES = 1 << 20
 """Of one message; a peer that sends more is not one of ours."""
+_STRANGERS_BYTES = 4096
+_STRANGERS_S = 5.0
+_MOST_STRANGERS = 64
+"""Connections that have not said yet who they are."""
 _TICK_S = 0.5
 
 
 class Line:
-    """One connection. Made and used on the network's thread only."""
+    """One connection. Made and used on the network's thread only.
+
+    Attributes:
+        worker: Who is at the other end; None while nobody has said.
+        expects: The proof that the other end still has to give; empty when it need not.
+        heard_s: When something came last.
+        made_s: When it was opened.
+    """
 
     def __init__(self, sock: socket.socket, network: Network) -> None:
         sock.setblocking(False)
@@ -35,7 +46,8 @@ class Line:
         keep_from_children(sock)
         self.sock = sock
         self.worker: int | None = None
-        self.heard_s = time.monotonic()
+        self.expects = ""
+        self.heard_s = self.made_s = time.monotonic()
         self.closed = False
         self._network = network
         self._in = b""
@@ -67,14 +79,15 @@ class Line:
             return []
         except OSError:
             return None
-        if not data or len(self._in) > _MOST_BYTES:
+        if not data or len(self._in) > (_STRANGERS_BYTES if self.worker is None else _MOST_BYTES):
             return None
         self.heard_s = time.monotonic()
         *whole, self._in = (self._in + data).split(b"\n")
         try:
-            return [json.loads(line) for line in whole]
+            messages = [json.loads(line) for line in whole]
         except ValueError:
             return None
+        return messages if all(isinstance(message, dict) for message in messages) else None
 
 
 class Listener(Protocol):
@@ -171,6 +184,7 @@ class Network:
                 self._guarded(self._jobs.popleft())
             if time.monotonic() >= next_tick_s:
                 next_tick_s = time.monotonic() + _TICK_S
+                self._guarded(self._drop_strangers)
                 self._guarded(self._listener.tick)
         for line in tuple(self._lines):
             line.flush()
@@ -178,6 +192,15 @@ class Network:
         for sock in (self._server, self._wake_read, self._wake_write):
             sock.close()
         self._selector.close()
+
+    def _drop_strangers(self) -> None:
+        """Close what was opened and never said who it is."""
+        strangers = [line for line in self._lines if line.worker is None]
+        strangers.sort(key=lambda line: line.made_s)
+        late_s = time.monotonic() - _STRANGERS_S
+        for place, line in enumerate(reversed(strangers)):
+            if line.made_s < late_s or place >= _MOST_STRANGERS:
+                self.drop(line)
 
     def _guarded(self, job: Callable[[], None]) -> None:
         """A failure must not end the thread: without it nobody hears of anything any more."""
@@ -193,6 +216,7 @@ class Network:
                 line = Line(sock, self)
                 self._lines.add(line)
                 self._selector.register(sock, selectors.EVENT_READ, line)
+                self._drop_strangers()
             return
         if key.fileobj is self._wake_read:
             self._wake_read.recv(4096)

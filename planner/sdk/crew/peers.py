@@ -1,7 +1,15 @@
-"""Whom a worker is connected to: the leader, and those that turned to it."""
+"""Whom a worker is connected to: the leader, and those that turned to it.
+
+Both ends prove that they know the attempt's secret: who turns to another by a message that counts
+once and for that other only, the other by its answer. That keeps strangers out who can connect; it
+does not hide or seal what is said afterwards.
+"""
 
 from __future__ import annotations
 
+import hmac
+import json
+import secrets
 import time
 from collections.abc import Iterable, Iterator
 
@@ -26,6 +34,7 @@ class Peers:
         self.leader: Line | None = None
         self._network = network
         self._secret = secret
+        self._nonces: set[str] = set()
         self._silence_s = silence_s
         self._lines: dict[int, Line] = {}
         self._pinged_s = 0.0
@@ -38,9 +47,31 @@ class Peers:
         """Connections of those that turned to this worker."""
         return iter(tuple(self._lines.values()))
 
-    def knows(self, message: Message) -> bool:
-        """Whether a first message is that of a worker of this attempt."""
-        return message.get("type") == "hello" and message.get("secret") == self._secret
+    def admits(self, line: Line, message: Message) -> bool:
+        """Whether a first message is that of a worker of this attempt, who is told so."""
+        nonce, proof = message.get("nonce"), message.get("proof")
+        if message.get("type") != "hello" or not isinstance(nonce, str) or nonce in self._nonces:
+            return False
+        expected = self._proof("hello", nonce, self.me, message.get("member"), message.get("joins"))
+        if not isinstance(proof, str) or not hmac.compare_digest(proof, expected):
+            return False
+        self._nonces.add(nonce)
+        line.send({"type": "welcome", "proof": self._proof("welcome", nonce, self.me)})
+        return True
+
+    def is_welcome(self, line: Line, message: Message) -> bool:
+        """Whether whom this worker turned to is a worker of this attempt as well."""
+        proof = message.get("proof")
+        if message.get("type") != "welcome" or not isinstance(proof, str):
+            return False
+        welcome = hmac.compare_digest(proof, line.expects)
+        if welcome:
+            line.expects = ""
+        return welcome
+
+    def _proof(self, *said: object) -> str:
+        """That whoever says this knows the secret, without telling it."""
+        return hmac.new(self._secret.encode(), json.dumps(said).encode(), "sha256").hexdigest()
 
     def keep(self, line: Line, member: Member) -> None:
         """A worker has turned to this one."""
@@ -84,7 +115,10 @@ class Peers:
             return False
         line.worker = leader.worker
         self.leader = line
-        hello = {"type": "hello", "secret": self._secret, "member": list(self.me), "joins": joins}
+        nonce = secrets.token_hex(16)
+        line.expects = self._proof("welcome", nonce, leader)
+        proof = self._proof("hello", nonce, leader, self.me, joins)
+        hello = {"type": "hello", "member": self.me, "joins": joins, "nonce": nonce, "proof": proof}
         line.send(hello)
         return True
 

@@ -37,6 +37,7 @@ class Plan:
         generation: Its number; grows, with gaps where plans were withdrawn.
         members: Who trains in it, by rank. The first leads.
         everyone: Who takes part in the change to it: also those who leave.
+        hosts: Addresses of all of them.
         new: Those of the members that need the state.
         store: Address of the store through which its groups meet.
         recovers: Whether it is entered as soon as it can be, a worker having been lost; otherwise
@@ -48,6 +49,7 @@ class Plan:
     generation: int
     members: tuple[Member, ...]
     everyone: tuple[int, ...]
+    hosts: tuple[str, ...] = ()
     new: tuple[int, ...] = ()
     store: tuple[str, int] = ("", 0)
     recovers: bool = False
@@ -75,6 +77,7 @@ class Plan:
             "generation": self.generation,
             "members": [list(member) for member in self.members],
             "everyone": list(self.everyone),
+            "hosts": list(self.hosts),
             "new": list(self.new),
             "store": list(self.store),
             "recovers": self.recovers,
@@ -89,6 +92,7 @@ class Plan:
             generation=int(data["generation"]),
             members=tuple(Member(int(w), str(h), int(p)) for w, h, p in data["members"]),
             everyone=tuple(data["everyone"]),
+            hosts=tuple(data["hosts"]),
             new=tuple(data["new"]),
             store=(str(data["store"][0]), int(data["store"][1])),
             recovers=bool(data["recovers"]),
