@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from planner.sdk.crew.board import Board, Order
-from planner.sdk.crew.group import Store
+from planner.sdk.crew.lead import GATHER_S, Lead
 from planner.sdk.crew.lines import Line, Message, Network
 from planner.sdk.crew.peers import Peers
 from planner.sdk.crew.plan import CrewFolder, Member, Plan
 from planner.sdk.crew.preparing import Preparation
-
-_GATHER_S = 5.0
-"""What the others get to turn to a worker that takes over."""
 
 
 class Coordinator:
@@ -47,50 +43,42 @@ class Coordinator:
     ) -> None:
         self.network = Network(host, self)
         self.me = Member(worker, host, self.network.port)
-        self.plan: Plan | None = None
         self._folder = folder
         self._board = board
         self._peers = Peers(self.me, self.network, folder.secret(), silence_s)
-        self._store = Store(host)
         self._next = Preparation(
             self.me, device, board, self.network, done=self._ready, failed=self._not_ready
         )
-        self._awaited = 0
+        self._lead = Lead(
+            me=self.me,
+            network=self.network,
+            peers=self._peers,
+            folder=folder,
+            board=board,
+            preparation=self._next,
+            expel=self._expel,
+        )
         self._joins = False
-        self._wanted: tuple[tuple[int, ...], str | None] | None = None
-        self._seen = 0
-        self._gone: set[int] = set()
-        self._lost: set[int] = set()
-        self._told: set[int] = set()
         self._takeover_until_s: float | None = None
-        self._broken_generation = 0
-        self._entered_s = 0.0
         self._leaving = False
+
+    @property
+    def plan(self) -> Plan | None:
+        """The generation that training is in; None before the first."""
+        return self._lead.plan
 
     # ---- what the training loop asks for; each call through `network.do`
 
     def gather(self, workers: int) -> None:
         """Begin: worker 0 waits for the others, they turn to it."""
-        self._awaited = workers
         if self.me.worker == 0:
-            self._seen = 1
-            self._folder.claim(
-                Plan(generation=1, members=(self.me,), everyone=(self.me.worker,)), self.me
-            )
-            self._begin_when_all_are_here()
+            self._lead.await_first(workers)
         else:
-            self._joins = True
-            self._seek_crew()
+            self.join()
 
     def lead_alone(self) -> None:
         """Begin as the only worker of a job that is at work already."""
-        number = self._folder.newest() + 1
-        plan = Plan(generation=number, members=(self.me,), everyone=(self.me.worker,))
-        if self._folder.claim(plan, self.me):
-            self.plan, self._seen = plan, number
-            self._board.note()
-        else:
-            self._expel()
+        self._lead.begin_alone()
 
     def join(self) -> None:
         """Begin as a worker that wants to join."""
@@ -99,12 +87,7 @@ class Coordinator:
 
     def want(self, crew: Sequence[int], asked: str | None) -> None:
         """These workers are wanted, in the name of that adjustment."""
-        self._wanted = (tuple(crew), asked)
-        plan = self._next.plan
-        pending = plan is not None and not self._next.ordered and not plan.recovers
-        if plan is not None and pending and set(plan.workers) != set(crew):
-            self._withdraw(plan)
-        self._consider()
+        self._lead.want(crew, asked)
 
     def give(self, order: Order) -> None:
         """Tell everyone an order."""
@@ -114,22 +97,20 @@ class Coordinator:
 
     def entered(self, plan: Plan) -> None:
         """The training loop is in this generation now."""
-        self.plan = plan
-        self._told |= set(plan.lost)
+        self._lead.entered(plan)
         self._joins = False
-        self._entered_s = time.monotonic()
         self._next.entered(plan.generation)
         leader = plan.members[0]
         if leader.worker == self.me.worker:
             self._peers.leader = None
-            self._consider()
+            self._lead.consider()
         elif self._peers.leader is None or self._peers.leader.worker != leader.worker:
             self._peers.turn_to(leader, joins=False)
 
     def broke(self, generation: int) -> None:
         """A collective of the training loop failed."""
-        if self._leads():
-            self._broken_generation = max(self._broken_generation, generation)
+        if self._lead.at_work:
+            self._lead.broke(generation)
         else:
             self._peers.tell_leader({"type": "broken", "generation": generation})
 
@@ -143,9 +124,9 @@ class Coordinator:
         if leaves:
             return
         for worker in self.plan.workers if self.plan is not None else ():
-            if self._leads() and worker not in self._peers:
-                self._missed(worker)
-        if not self._leads() and self._peers.leader is None:
+            if self._lead.at_work and worker not in self._peers:
+                self._lead.missed(worker)
+        if not self._lead.at_work and self._peers.leader is None:
             self._seek_leader()
 
     def part(self, *, over: bool) -> None:
@@ -158,7 +139,7 @@ class Coordinator:
             line.send({"type": "over" if over and line.worker not in members else "bye"})
         self._peers.tell_leader({"type": "bye"})
         self._next.discard()
-        self._store.close()
+        self._lead.close()
 
     # ---- what the network tells
 
@@ -191,10 +172,10 @@ class Coordinator:
             if self._joins:
                 self._next.discard()  # turned to again at the next tick, whoever leads then
             else:
-                self._lose(line.worker)
+                self._lead.lose(line.worker)
                 self._seek_leader()
         elif self._peers.lose(line):
-            self._missed(line.worker)
+            self._lead.missed(line.worker)
 
     def tick(self) -> None:
         """Every half second: say that this worker lives, see who does not."""
@@ -211,19 +192,12 @@ class Coordinator:
         if self._takeover_until_s is not None:
             if now_s > self._takeover_until_s:
                 self._take_over()
-        elif self.plan is not None and self._leads():
-            self._look_for_the_missing(self.plan, now_s)
+        elif self.plan is not None and self._lead.at_work:
+            self._lead.look_for_the_missing(self.plan)
         elif self.plan is not None and self._peers.leader is None and self._next.plan is None:
             self._seek_leader()
 
     # ---- finding each other
-
-    def _leads(self) -> bool:
-        """Whether this worker decides: it leads, or took over and the others are on their way."""
-        plan = self._next.plan
-        if plan is not None and plan.recovers:
-            return plan.members[0].worker == self.me.worker
-        return self.plan is not None and self.plan.members[0].worker == self.me.worker
 
     def _seek_crew(self) -> None:
         """Turn to whoever leads, if there is somebody yet, or to one who can say who does."""
@@ -235,142 +209,17 @@ class Coordinator:
         worker, host, port = message["member"]
         line.worker = int(worker)
         known = self.plan is not None and worker in self.plan.workers
-        if worker in self._lost or not (known or message["joins"] or self._next.holds(worker)):
+        if worker in self._lead.lost or not (known or message["joins"] or self._next.holds(worker)):
             line.send({"type": "expelled"})
             return
-        if message["joins"] and self.plan is not None and not self._leads():
+        if message["joins"] and self.plan is not None and not self._lead.at_work:
             line.send({"type": "leader", "member": list(self.plan.members[0])})
             return
         self._peers.keep(line, Member(int(worker), str(host), int(port)))
-        if self._awaited:
-            self._begin_when_all_are_here()
-        elif self._takeover_until_s is not None:
+        if self._takeover_until_s is not None:
             self._take_over_when_all_are_here()
         else:
-            self._consider()
-
-    def _begin_when_all_are_here(self) -> None:
-        here = self._peers.addresses
-        if len(here) < self._awaited or self.plan is not None:
-            return
-        members = tuple(here[worker] for worker in sorted(here))
-        self._awaited = 0
-        self._propose(members, new=(), recovers=True)
-
-    # ---- the leader's part
-
-    def _consider(self) -> None:
-        """Propose what is wanted, once all of it are here."""
-        if self._next.plan is not None or self._wanted is None or not self._leads():
-            return
-        crew, asked = self._wanted
-        now = self.plan.workers if self.plan is not None else ()
-        if set(crew) == set(now) or any(worker not in self._peers for worker in crew):
-            return
-        stay = [w for w in now if w in crew]
-        new = [w for w in crew if w not in now]
-        members = tuple(self._peers.addresses[w] for w in (*stay, *new))
-        self._propose(members, new=tuple(new), asked=asked)
-
-    def _propose(
-        self,
-        members: tuple[Member, ...],
-        *,
-        new: tuple[int, ...],
-        recovers: bool = False,
-        asked: str | None = None,
-    ) -> None:
-        before = self.plan.workers if self.plan is not None and not recovers else ()
-        everyone = tuple(dict.fromkeys((*before, *(member.worker for member in members))))
-        known = self._peers.addresses
-        plan = Plan(
-            generation=self._seen + 1,
-            members=members,
-            everyone=everyone,
-            hosts=tuple(sorted({known[w].host for w in everyone if w in known})),
-            new=new,
-            store=self._store.address,
-            recovers=recovers,
-            lost=tuple(sorted(self._lost - self._gone - self._told)) if recovers else (),
-            id=asked,
-        )
-        claimed = self._claim(plan)
-        if claimed is None:
-            self._expel()
-            return
-        plan = claimed
-        self._peers.tell(plan.everyone, {"type": "plan", **plan.as_json()})
-        self._next.start(plan, cuts=recovers and self.plan is not None)
-
-    def _claim(self, plan: Plan) -> Plan | None:
-        """The plan under the next number that is free; None when others went on without this one.
-
-        A number that is taken was claimed since this worker last heard of anything. If all that it
-        names are gone, its plan never came about; if not, or if nobody can tell, the job is theirs.
-        """
-        while not self._folder.claim(plan, self.me):
-            others = self._folder.involved(plan.generation)
-            if self._folder.over or any(
-                not self.network.refuses(member.host, member.port)
-                for member in others
-                if member.worker != self.me.worker
-            ):
-                return None
-            plan = replace(plan, generation=plan.generation + 1)
-        self._seen = plan.generation
-        return plan
-
-    def _withdraw(self, plan: Plan) -> None:
-        self._next.discard()
-        self._peers.tell(plan.everyone, {"type": "withdraw", "generation": plan.generation})
-
-    def _missed(self, worker: int) -> None:
-        """A worker's connection to this one, the leader, is gone."""
-        if worker in self._gone or not self._leads():
-            return
-        if self.plan is not None and worker in self.plan.workers:
-            self._lose(worker)
-            self._recover()
-        elif self._next.holds(worker):
-            self._do_without(worker)
-
-    def _do_without(self, worker: int) -> None:
-        """A worker of the generation on its way will not come."""
-        plan = self._next.plan
-        if plan is not None and self._next.committed:
-            self._lose(worker)
-            self._recover()
-        elif plan is not None:
-            self._withdraw(plan)
-
-    def _look_for_the_missing(self, plan: Plan, now_s: float) -> None:
-        newest = self._next.generation if self._next.committed else plan.generation
-        if self._broken_generation >= newest:
-            self._recover()  # nobody is lost, but a collective failed: all meet again
-        elif self._next.plan is not None:
-            return
-        elif now_s - self._entered_s > _GATHER_S:
-            missing = [worker for worker in plan.workers if worker not in self._peers]
-            for worker in missing:
-                self._lose(worker)
-            if missing:
-                self._recover()
-
-    def _recover(self) -> None:
-        """Go on with whoever is left."""
-        base = list(self.plan.members) if self.plan is not None else []
-        plan = self._next.plan
-        if plan is not None and self._next.committed:
-            base += [m for m in plan.members if m not in base]
-        self._next.discard()
-        away = self._lost | self._gone
-        alive = [m for m in base if m.worker in self._peers and m.worker not in away]
-        alive.sort(key=lambda member: member.worker != self.me.worker)
-        self._propose(tuple(alive), new=(), recovers=True)
-
-    def _lose(self, worker: int) -> None:
-        self._lost.add(worker)
-        self._peers.forget(worker)
+            self._lead.here()
 
     # ---- when the leader is lost
 
@@ -379,24 +228,24 @@ class Coordinator:
         for member in self.plan.members if self.plan is not None else ():
             if member.worker == self.me.worker:
                 break
-            if member.worker not in self._lost and self._peers.turn_to(member, joins=False):
+            if member.worker not in self._lead.lost and self._peers.turn_to(member, joins=False):
                 return
-            self._lost.add(member.worker)
-        self._takeover_until_s = time.monotonic() + _GATHER_S
+            self._lead.lost.add(member.worker)
+        self._takeover_until_s = time.monotonic() + GATHER_S
         self._take_over_when_all_are_here()
 
     def _take_over_when_all_are_here(self) -> None:
         plan = self.plan
         others = plan.workers if plan is not None else ()
-        if all(worker in self._peers for worker in others if worker not in self._lost):
+        if all(worker in self._peers for worker in others if worker not in self._lead.lost):
             self._take_over()
 
     def _take_over(self) -> None:
         self._takeover_until_s = None
         for worker in self.plan.workers if self.plan is not None else ():
             if worker not in self._peers:
-                self._lost.add(worker)
-        self._recover()
+                self._lead.lost.add(worker)
+        self._lead.recover()
 
     # ---- messages
 
@@ -405,7 +254,7 @@ class Coordinator:
 
     def _on_plan(self, _line: Line, message: Message) -> None:
         plan = Plan.of_json(message)
-        self._seen = max(self._seen, plan.generation)
+        self._lead.seen = max(self._lead.seen, plan.generation)
         now = self.plan.generation if self.plan is not None else 0
         if plan.generation > max(self._next.generation, now):
             self._next.discard()
@@ -417,10 +266,10 @@ class Coordinator:
 
     def _on_prepared(self, line: Line, message: Message) -> None:
         if line.worker is not None:
-            self._prepared(line.worker, int(message["generation"]))
+            self._lead.prepared(line.worker, int(message["generation"]))
 
     def _on_unprepared(self, _line: Line, message: Message) -> None:
-        self._unprepared(int(message["generation"]), str(message["why"]))
+        self._lead.unprepared(int(message["generation"]), str(message["why"]))
 
     def _on_order(self, line: Line, message: Message) -> None:
         fields = {name: message[name] for name in Order.__slots__}
@@ -435,20 +284,20 @@ class Coordinator:
             self._board.note(acknowledged=self._board.acknowledged | {line.worker})
 
     def _on_broken(self, _line: Line, message: Message) -> None:
-        self._broken_generation = max(self._broken_generation, int(message["generation"]))
+        self._lead.broke(int(message["generation"]))
 
     def _on_wish(self, _line: Line, message: Message) -> None:
         self._board.note(stop_wished=str(message["reason"]))
 
     def _on_bye(self, line: Line, _message: Message) -> None:
         if line.worker is not None:
-            self._gone.add(line.worker)
+            self._lead.gone.add(line.worker)
             if line is self._peers.leader:
                 self._peers.leader = None
             self._peers.lose(line)
         self.network.drop(line)
-        if line.worker is not None and self._leads() and self._next.holds(line.worker):
-            self._do_without(line.worker)
+        if line.worker is not None and self._lead.at_work and self._next.holds(line.worker):
+            self._lead.do_without(line.worker)
 
     def _on_leader(self, _line: Line, message: Message) -> None:
         worker, host, port = message["member"]
@@ -470,30 +319,9 @@ class Coordinator:
     def _ready(self, plan: Plan) -> None:
         """This worker's part of it is connected."""
         if not self._peers.tell_leader({"type": "prepared", "generation": plan.generation}):
-            self._prepared(self.me.worker, plan.generation)
+            self._lead.prepared(self.me.worker, plan.generation)
 
     def _not_ready(self, plan: Plan, why: str) -> None:
         message = {"type": "unprepared", "generation": plan.generation, "why": why}
         if not self._peers.tell_leader(message):
-            self._unprepared(plan.generation, why)
-
-    def _prepared(self, worker: int, generation: int) -> None:
-        plan = self._next.plan
-        if plan is None or plan.generation != generation:
-            return
-        self._next.prepared.add(worker)
-        if not plan.recovers and self._next.prepared >= set(plan.everyone):
-            self._board.note(ready=plan)
-
-    def _unprepared(self, generation: int, why: str) -> None:
-        """A worker cannot connect: the plan cannot be. What was wanted is not tried again."""
-        plan = self._next.plan
-        if plan is None or plan.generation != generation:
-            return
-        if plan.recovers:
-            self._recover()
-            return
-        self._withdraw(plan)
-        self._wanted = None
-        if plan.id is not None:
-            self._board.note(refused={**self._board.refused, plan.id: why})
+            self._lead.unprepared(plan.generation, why)
