@@ -227,6 +227,14 @@ def _adjust(table: AdjustTable) -> AdjustPolicy:
 
 def _places(tables: list[dict[str, Any]], file: TomlFile) -> tuple[Place, ...]:
     places = tuple(_place(table, file, ("where", index)) for index, table in enumerate(tables))
+    for index, place in enumerate(places):
+        same = [p for p in places[:index] if (p.runner, p.pool) == (place.runner, place.pool)]
+        if same and place.runner == "local":
+            raise file.error(
+                ("where", index),
+                f"there is a place called {place.runner}:{place.pool} already",
+                hint='give it a name of its own, for example pool = "other"',
+            )
     return places or default_places()
 
 
@@ -249,7 +257,8 @@ def _place(table: dict[str, Any], file: TomlFile, at: KeyPath) -> Place:
         checked = validate(model, table, file, at=at)
         values = checked.model_dump(exclude={"runner"}, exclude_none=True, exclude_unset=True)
     settings = {key: _setting(value, file, (*at, key)) for key, value in values.items()}
-    pool = settings.get("pool") or settings.get("partition") or runner
+    device = settings.get("device") if settings.get("device") != "auto" else None
+    pool = settings.get("pool") or settings.get("partition") or device or runner
     return Place(runner=runner, pool=str(pool), settings=settings)
 
 

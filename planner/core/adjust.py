@@ -288,7 +288,7 @@ _TAKES = {
     "micro_batch": "samples of one pass of one worker, as micro_batch=64",
     "loader_workers": "processes per worker, 0 for none, as loader_workers=4",
     "memory": "low or normal",
-    "move": "RUNNER[:POOL][:WORKERS], as move=local:1",
+    "move": "RUNNER[:POOL][:WORKERS], as move=local:gpu:1",
     "checkpoint_interval": "a duration or auto, as checkpoint_interval=5m",
     "global_batch": "samples of one step, as global_batch=512",
 }
@@ -356,7 +356,12 @@ def _unknown(name: str) -> UsageError:
 
 def place_text(resources: ResourceConfig) -> str:
     """A place in a few words: `2 x cpu at local:cpu`."""
-    return f"{resources.workers} x {resources.device} at {resources.runner}:{resources.pool}"
+    return f"{resources.workers} x {resources.device} at {place_name(resources)}"
+
+
+def place_name(resources: ResourceConfig) -> str:
+    """A place as `move` takes it: `local:cpu`."""
+    return f"{resources.runner}:{resources.pool}"
 
 
 def interval_text(now: InForce) -> str:

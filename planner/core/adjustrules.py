@@ -15,6 +15,7 @@ from planner.core.adjust import (
     change_text,
     lr_factor,
     pass_samples,
+    place_name,
     with_batches,
 )
 from planner.core.errors import UsageError
@@ -102,13 +103,19 @@ def decide(wish: Wish, now: InForce, facts: Facts) -> Verdict:
     Raises:
         AdjustRefusedError: It cannot or may not be done; text and hint say why.
     """
+    stays = _stays(wish.move, now)
+    if stays:
+        wish = replace(wish, move=None, workers=wish.move.workers if wish.move else None)
     asks = _policy(wish, facts.policy)
     _tier(wish, facts)
     target = _target(wish, now, facts)
     _memory(now, target, facts.options)
     what = change_text(now, target)
     if not what:
-        return Verdict(target=target, how="nothing", what="nothing to do: it is so already")
+        what = _where_it_is(now, facts) if stays else "it is so already"
+        return Verdict(target=target, how="nothing", what=f"nothing to do: {what}")
+    if stays:
+        what += f" (the place stays {place_name(now.resources)})"
     why = _why_relaunch(wish, now, target, facts)
     return Verdict(
         target=target,
@@ -123,6 +130,24 @@ def decide(wish: Wish, now: InForce, facts: Facts) -> Verdict:
 def _moves(now: InForce, target: InForce) -> bool:
     old, new = now.resources, target.resources
     return (old.runner, old.pool, old.device) != (new.runner, new.pool, new.device)
+
+
+def _stays(move: Target | None, now: InForce) -> bool:
+    """Whether it is a move to where the run is: then only the number of workers is wanted.
+
+    A place that is named by its runner alone is the one in force, where that is of this runner.
+    """
+    here = now.resources
+    return move is not None and move.runner == here.runner and move.pool in (None, here.pool)
+
+
+def _where_it_is(now: InForce, facts: Facts) -> str:
+    """Where a run is that was to be moved there, and where else it could be."""
+    here = place_name(now.resources)
+    told = f"it is at {here} with {now.workers} worker{'s' * (now.workers != 1)} already"
+    places = [f"{runner}:{pool}" for runner, pool in facts.sites]
+    others = ", ".join(place for place in places if place != here)
+    return f"{told}; its other places: {others}" if others else told
 
 
 def offer_like(facts: Facts, workers: int, like: ResourceConfig) -> Offer:

@@ -5,7 +5,14 @@ The command line and the terminal app tell it in these words; each lays them out
 
 from __future__ import annotations
 
-from planner.core.adjust import Adjustment, Expectation, InForce, interval_text, pass_samples
+from planner.core.adjust import (
+    Adjustment,
+    Expectation,
+    InForce,
+    interval_text,
+    pass_samples,
+    place_name,
+)
 from planner.core.units import format_duration, format_money
 from planner.services.api import RunView
 
@@ -78,8 +85,10 @@ def in_force_parts(view: RunView) -> tuple[str, ...]:
         return ()
     others = view.crew and view.crew != tuple(range(now.workers))
     crew = f" (number {', '.join(map(str, view.crew))})" if others else ""
+    there = place_name(now.resources)
+    place = f" at {there}" if there != place_name(view.plan.option.resources) else ""
     return (
-        f"{now.workers} worker{'s' * (now.workers != 1)}{crew}",
+        f"{now.workers} worker{'s' * (now.workers != 1)}{place}{crew}",
         *batch_parts(now, len(view.crew)),
         f"loader workers {now.knobs.loader_workers}",
         f"memory {now.memory}",

@@ -7,32 +7,16 @@ import os
 import psutil
 import pytest
 
-from tests.support.realruns import SCRIPT, Work, small_job
+from tests.support.realruns import Work, crew_script, small_job
 
 pytestmark = pytest.mark.torch
-
-SELF_JOINED = """if WORKERS > 1:
-    torch.distributed.init_process_group("gloo")
-    model = nn.parallel.DistributedDataParallel(model)
-"""
-CLOSED = """if RANK == 0:
-    torch.save(weights.state_dict(), OUTPUT / "weights.pt")
-if WORKERS > 1:
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-"""
-SAVED = """if job.leads:
-    torch.save(weights.state_dict(), OUTPUT / "weights.pt")
-"""
 
 
 @pytest.fixture
 def work(tmp_path):
     """One worker at first, joined by planner; half a minute of steps where nothing is changed."""
     made = small_job(tmp_path, workers=1, epochs=40, step_s=0.1)
-    assert SELF_JOINED in SCRIPT and CLOSED in SCRIPT
-    script = SCRIPT.replace(SELF_JOINED, "").replace(CLOSED, SAVED)
-    (tmp_path / "train.py").write_text(script)
+    (tmp_path / "train.py").write_text(crew_script())
     yield made
     made.end_all()
 

@@ -82,6 +82,27 @@ if WORKERS > 1:
     torch.distributed.destroy_process_group()
 '''
 
+_SELF_JOINED = """if WORKERS > 1:
+    torch.distributed.init_process_group("gloo")
+    model = nn.parallel.DistributedDataParallel(model)
+"""
+_CLOSED = """if RANK == 0:
+    torch.save(weights.state_dict(), OUTPUT / "weights.pt")
+if WORKERS > 1:
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+"""
+_SAVED = """if job.leads:
+    torch.save(weights.state_dict(), OUTPUT / "weights.pt")
+"""
+
+
+def crew_script() -> str:
+    """`SCRIPT` as it is written for workers that planner joins."""
+    assert _SELF_JOINED in SCRIPT and _CLOSED in SCRIPT
+    return SCRIPT.replace(_SELF_JOINED, "").replace(_CLOSED, _SAVED)
+
+
 JOB = """\
 [job]
 name = "small"

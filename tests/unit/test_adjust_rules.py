@@ -137,6 +137,36 @@ def test_a_move_is_in_flight_within_one_network_only(run, network, how):
     assert (found.how, found.moves, found.target.workers) == (how, True, 2)
 
 
+def test_a_move_to_where_it_is_changes_the_number_of_workers_only_and_says_so(run):
+    found = verdict(run, "move=fake:2")
+    assert (found.how, found.moves) == ("in_flight", False)
+    assert found.what == "workers 1 -> 2 (the place stays fake:cpu)"
+    assert found.target == verdict(run, "workers=2").target
+    policy = AdjustPolicy(allow=(), ask=("move",), never=("workers",))
+    assert refusal(run, "move=fake:2", policy=policy) == "adjust.never"
+
+
+def test_a_place_that_is_named_by_its_runner_alone_is_the_one_in_force(run):
+    told = facts(run)
+    offers = tuple(
+        replace(o, resources=replace(o.resources, pool="other"))
+        for o in told.sites["fake", "cpu"].offers
+    )
+    other = replace(told.sites["fake", "cpu"], pool="other", offers=offers)
+    told = replace(told, sites={("fake", "other"): other, **told.sites})
+    assert verdict(run, "move=fake:2", told=told).target.resources.pool == "cpu"
+    assert verdict(run, "move=fake", told=told).what == (
+        "nothing to do: it is at fake:cpu with 1 worker already; its other places: fake:other"
+    )
+    assert verdict(run, "move=fake:other", told=told).what == (
+        "move 1 x cpu at fake:cpu -> 1 x cpu at fake:other"
+    )
+
+
+def test_a_place_has_one_name(run):
+    assert list(facts(run).sites) == [("fake", "cpu")]
+
+
 # ---- what is expected
 
 

@@ -543,6 +543,15 @@ def test_a_place_without_a_runner_and_one_with_an_unknown_runner(tmp_path: Path)
     )
 
 
+def test_places_of_one_machine_are_told_apart_by_their_names(tmp_path: Path) -> None:
+    local = '[[where]]\nrunner = "local"\n'
+    names = ('device = "cpu"', 'device = "gpu"', 'pool = "night"', 'device = "auto"')
+    places = load(tmp_path, SMALL + "".join(f"{local}{name}\n" for name in names)).places
+    assert [place.pool for place in places] == ["cpu", "gpu", "night", "local"]
+    found = refused(tmp_path, SMALL + local + local)
+    assert "[[where]] 2: there is a place called local:local already" in found.text
+
+
 def test_an_installed_runner_that_is_not_known_here_gets_its_settings(tmp_path: Path) -> None:
     place = load(tmp_path, SMALL + '[[where]]\nrunner = "fake"\nspeed = 2.5\n').places[0]
     assert place.settings == {"speed": 2.5}

@@ -144,15 +144,18 @@ def _report(view: RunView, expected: Expectation, *, json: bool) -> None:
         AdjustRefusedError: The supervisor refused it.
         EnvironmentFault: It could not be done; the job goes on as it was.
     """
+    from planner.cli.runtext import RESTING
+
     diagnostics.status("")
     outcome, run_id = outcome_of(view, expected), view.summary.id
     if outcome is not None and outcome.state == "refused":
         raise AdjustRefusedError(f"{run_id}: {outcome.text}", hint=f"planner status {run_id}")
     if outcome is not None and outcome.state == "not_done":
         other = "; --relaunch does it by checkpoint and relaunch"
+        helps = outcome.how == "in_flight" and view.summary.state not in RESTING
         raise EnvironmentFault(
             f"{run_id}: {outcome.what}: {outcome.text}",
-            hint=f"planner logs {run_id} tells more" + other * (outcome.how == "in_flight"),
+            hint=f"planner logs {run_id} tells more" + other * helps,
             code="adjust.not_done",
         )
     if json:

@@ -38,7 +38,7 @@ def facts_of(
             continue
         runner = runner_of(place.runner)
         can, offers = runner.capabilities(), runner.offers(place)
-        for pool in dict.fromkeys((*(o.resources.pool for o in offers), place.pool)):
+        for pool in dict.fromkeys(o.resources.pool for o in offers) or (place.pool,):
             sites[place.runner, pool] = Site(
                 runner=place.runner,
                 pool=pool,

@@ -15,6 +15,7 @@ from runners.base import Status, WorkerState
 
 _KNOBS = ("micro_batch", "loader_workers", "memory", "global_batch")
 """Levers that the control file carries as they were asked for."""
+TOO_LATE = "training was over before anybody could join"
 
 
 def let_go(book: RunBook, attempt: Attempt, workers: Iterable[int]) -> None:
@@ -75,6 +76,8 @@ class Joiners:
         """Why they cannot join any more; None while they can."""
         mine = [w for w in status.workers if w.rank in self.unit.workers]
         ended = [w for w in mine if w.state in (WorkerState.EXITED, WorkerState.LOST)]
+        if ended and all(w.exit_code == 0 for w in ended):
+            return TOO_LATE
         if ended:
             reason, _ = attempt.explain(Status(workers=tuple(ended)), [ended[0].rank])
             return reason

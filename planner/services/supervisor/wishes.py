@@ -10,6 +10,7 @@ from planner.core.adjustrules import Facts, Verdict, decide
 from planner.core.errors import PlannerError, StoreError
 from planner.services.runs.facts import facts_of
 from planner.services.supervisor.book import RunBook
+from planner.services.supervisor.crew import TOO_LATE
 from planner.services.supervisor.guards import Guards
 from planner.services.supervisor.launcher import Launcher, require_price
 from planner.services.supervisor.made import Made, emit_made
@@ -108,8 +109,9 @@ class Wishes:
 
     def give_up(self, changes: Sequence[Adjustment], why: str) -> None:
         """Write down that changes were tried and not made."""
+        after = "" if why == TOO_LATE else f"; {GOES_ON}"
         for change in changes:
-            self.settle(change, "not_done", f"not done: {why}; {GOES_ON}")
+            self.settle(change, "not_done", f"not done: {why}{after}")
 
     def end(self) -> None:
         """The run has ended for good: nothing that still waits will be made."""
