@@ -38,10 +38,15 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """What follows from crew and knobs: means of a step's time and wait, memory of a worker."""
+    """What follows from crew and knobs: means of a step's time and wait, memory of a worker.
+
+    Attributes:
+        micro_batch: Most samples of one pass, as it was asked for; `shape` has what they are.
+    """
 
     shape: Shape
     global_batch: int
+    micro_batch: int
     steps_per_epoch: int
     step_s: float
     wait_s: float
@@ -59,6 +64,7 @@ class Pace:
         return cls(
             shape=shape,
             global_batch=knobs["global_batch"],
+            micro_batch=min(knobs["micro_batch"], knobs["global_batch"]),
             steps_per_epoch=math.ceil(law.samples / knobs["global_batch"]),
             step_s=law.step_s(workers=workers, low_memory=shape.low_memory, **cut),
             wait_s=law.wait_s(low_memory=shape.low_memory, **cut),
@@ -69,7 +75,7 @@ class Pace:
         """The keys that `attached` and `adjusted` share."""
         return {
             "global_batch": self.global_batch,
-            "micro_batch": self.shape.micro_batch,
+            "micro_batch": self.micro_batch,
             "accumulation": self.shape.accumulation,
             "loader_workers": self.shape.loaders,
         }

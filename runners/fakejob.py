@@ -312,6 +312,7 @@ class Job:
             bytes=self._law.checkpoint_bytes,
             sha256=sha256,
             duration_s=duration_s,
+            stall_s=duration_s,
             reason=reason,
         )
 

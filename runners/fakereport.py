@@ -87,6 +87,7 @@ class Reporter:
             state,
             "adjusted",
             **told,
+            first_step_t=round(state.t, 6),
             generation=state.generation,
             crew=state.crew,
             **pace.in_force(),

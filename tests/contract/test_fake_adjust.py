@@ -18,7 +18,7 @@ STEADY = {**LONG, "jitter": 0.0}
 ADJUSTED_KEYS = {
     *("t", "type", "id", "reason", "step", "epoch", "samples", "generation", "crew", "lost"),
     *("global_batch", "micro_batch", "accumulation", "loader_workers", "memory", "lr_scale"),
-    *("stall_s", "step_time_s", "redone_samples", "lost_samples"),
+    *("first_step_t", "stall_s", "step_time_s", "redone_samples", "lost_samples"),
 }
 
 
@@ -66,6 +66,7 @@ def test_a_crew_grows_at_a_step_boundary(tmp_path: Path) -> None:
     assert (adjusted["micro_batch"], adjusted["accumulation"]) == (64, 1)
     assert (adjusted["lost"], adjusted["redone_samples"], adjusted["lost_samples"]) == ([], 0, 0)
     assert adjusted["samples"] == adjusted["step"] * 128
+    assert adjusted["first_step_t"] == pytest.approx(adjusted["t"])
     job.run(at_most_s=10)
     before_s, after_s = step_times(job)[10], step_times(job)[-1]
     assert adjusted["step_time_s"] == pytest.approx(before_s)
@@ -194,6 +195,17 @@ def test_to_stop_one_unit_stops_the_crew(tmp_path: Path) -> None:
 
 
 # ---- knobs
+
+
+def test_a_micro_batch_is_told_as_it_was_asked_for_whatever_a_workers_share_is(
+    tmp_path: Path,
+) -> None:
+    job = Simulated(tmp_path, STEADY, workers=2)
+    job.run(at_most_s=10)
+    job.ask("d1", micro_batch=96)
+    job.run(at_most_s=10)
+    (adjusted,) = job.events("adjusted")
+    assert (adjusted["micro_batch"], adjusted["accumulation"]) == (96, 1)
 
 
 def test_knobs_are_turned_between_two_steps(tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ def test_it_says_what_a_training_script_says(tmp_path: Path) -> None:
     losses = [e["values"]["loss"] for e in job.events("metric") if "loss" in e["values"]]
     assert losses == sorted(losses, reverse=True)
     assert [e["reason"] for e in job.events("checkpoint")] == ["end"]
+    assert all(e["stall_s"] == e["duration_s"] > 0 for e in job.events("checkpoint"))
     assert job.events("finished") == [
         {"t": job.events("finished")[0]["t"], "type": "finished"}
         | {"step": 24, "samples": 3000, "epochs": 3}
