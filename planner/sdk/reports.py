@@ -24,6 +24,7 @@ class _Report:
     usual_step_s: float | None
     lost: tuple[int, ...]
     redone_samples: int
+    first_step_t: float | None = None
     gaps_s: list[float] = field(default_factory=list)
 
 
@@ -75,6 +76,8 @@ class Reports:
         if report is None:
             return
         now_t = time.time()
+        if report.first_step_t is None:
+            report.first_step_t = now_t
         report.gaps_s.append(now_t - report.stepped_t)
         report.stepped_t = now_t
         if len(report.gaps_s) >= _WATCHED_STEPS:
@@ -86,7 +89,7 @@ class Reports:
         gear, usual_s = self._gear, report.usual_step_s if report is not None else None
         if report is None or not gear.workers.leads:
             return
-        crew = gear.crew
+        crew, first_t = gear.crew, report.first_step_t
         gear.courier.say(
             "adjusted",
             at_once=True,
@@ -100,6 +103,7 @@ class Reports:
             workers=gear.workers.count,
             lost=list(report.lost),
             accumulation=self._feed.accumulation,
+            first_step_t=None if first_t is None else round(first_t, 4),
             stall_s=round(max(report.gaps_s, default=0.0), 4),
             step_time_s=None if usual_s is None else round(usual_s, 5),
             redone_samples=report.redone_samples,

@@ -135,7 +135,8 @@ def _said_downtime_s(
     """From the request to the first step under the change, by the job's own clock."""
     if request is None:
         return None
-    now, t = book.clock.now(), as_number(event.get("t"))
+    now, t = book.clock.now(), as_number(event.get("first_step_t"))
+    t = as_number(event.get("t")) if t is None else t
     # The workers' clock may be another machine's: it is believed only where it can be right.
     at = now if t is None else min(now, datetime.fromtimestamp(t, UTC))
     return downtime_s(book, request, at)
