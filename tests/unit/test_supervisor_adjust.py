@@ -126,6 +126,34 @@ def test_another_global_batch_changes_the_mathematics_and_says_so(tmp_path):
     assert case.record.progress == 1.0
 
 
+def test_the_mean_rate_of_the_report_counts_samples_whatever_a_step_held(tmp_path):
+    case = make(tmp_path, faults=("crash@150#1",))
+    case.clock.at(50, lambda: ask(case, "global_batch=20", allow_maths=True))
+    assert case.go() is RunState.DONE
+    assert 10 * case.record.steps_redone < case.record.samples_redone
+    assert case.record.samples_redone <= 20 * case.record.steps_redone
+    report = json.loads(case.run.report.read_text())
+    stepping_s = report["times_s"]["steps"] + report["times_s"]["loading"]
+    trained = 4000 + case.record.samples_redone
+    assert report["samples_per_s"] == pytest.approx(trained / stepping_s)
+
+
+def test_a_global_batch_that_was_changed_and_changed_back_counts_over_a_restart(tmp_path):
+    case = make(tmp_path)
+    case.clock.at(50, lambda: ask(case, "global_batch=20", allow_maths=True))
+    case.clock.at(100, lambda: ask(case, "global_batch=10", allow_maths=True))
+    case.clock.at(120, lambda: case.send("pause"))
+    assert case.go() is RunState.PAUSED
+    larger, smaller = adjusted(case)
+    more = smaller["step"] - larger["step"]
+    assert more > 10
+    case.clock.at(150, lambda: case.send("pause"))
+    assert case.go() is RunState.PAUSED
+    assert case.record.steps_total == pytest.approx(400 - more, abs=1)
+    assert case.go() is RunState.DONE
+    assert case.record.step == case.record.steps_total == pytest.approx(400 - more, abs=1)
+
+
 # ---- one after the other, and refusals
 
 

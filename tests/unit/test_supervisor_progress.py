@@ -34,6 +34,29 @@ def test_before_any_step_nothing_is_known_of_the_rest(plan):
     assert (progress.steps_total, progress.fraction) == (200, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("resumed", "steps_total"),
+    [
+        ({"step": 130, "epoch": 1, "position": 300}, 200),
+        ({"step": 65, "epoch": 1, "position": 300}, 135),  # half of them were twice as large
+        ({"step": 230, "epoch": 1, "position": 300}, 300),
+    ],
+)
+def test_where_steps_of_another_size_were_done_samples_tell_what_is_left(
+    plan, resumed, steps_total
+):
+    progress = Progress(plan)
+    attached(progress, samples=1000, resumed=resumed)
+    assert (progress.step, progress.steps_total) == (resumed["step"], steps_total)
+
+
+def test_an_epochs_last_step_may_be_shorter(plan):
+    progress = Progress(plan)
+    at = {"step": 5, "epoch": 0, "position": 95}
+    attached(progress, samples=995, resumed=at)
+    assert progress.steps_total == 5 + 90 + 100
+
+
 def test_steady_steps_give_a_narrow_estimate(plan):
     progress = Progress(plan)
     attached(progress)

@@ -19,6 +19,12 @@ from typing import Any
 from planner.core.adjust import InForce
 from planner.core.distribution import Distribution
 from planner.core.plan import Plan
+from planner.services.supervisor.planned import (
+    DRIFT_SIGMA,
+    planned_epoch_steps,
+    planned_step_s,
+    planned_steps,
+)
 from planner.services.supervisor.rules import Remaining
 from planner.services.supervisor.sayings import (
     said_duration_s,
@@ -29,12 +35,8 @@ from planner.services.supervisor.sayings import (
 
 _CHUNKS = 64
 _HALF_LIFE_CHUNKS = 12.0
-_DRIFT_SIGMA = 0.02
-"""Relative spread that never goes away: the rest of a run need not be like its past."""
 _FIRST_SIGMA = 0.15
 """Relative spread of a rate known from a single stretch of steps."""
-_Z90 = 3.2897
-"""p95 - p05 of a standard normal distribution."""
 
 
 class Progress:
@@ -53,11 +55,11 @@ class Progress:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._planned = _planned_step_s(plan)
+        self._planned = planned_step_s(plan)
         self._interval_s = plan.option.knobs.checkpoint_interval_s
         self.epochs = float(plan.work.epochs)
-        self.steps_total = _planned_steps(plan)
-        self._steps_per_epoch = _planned_epoch_steps(plan)
+        self.steps_total = planned_steps(plan)
+        self._steps_per_epoch = planned_epoch_steps(plan)
         self.peak_memory_bytes: int | None = None
         self._global_batch = plan.option.knobs.global_batch
         self._chunks: deque[tuple[int, float, float]] = deque(maxlen=_CHUNKS)
@@ -81,7 +83,7 @@ class Progress:
             option.knobs.global_batch,
             "normal",
         )
-        self._planned = _planned_step_s(self._plan) if same else None
+        self._planned = planned_step_s(self._plan) if same else None
         self._interval_s = knobs.checkpoint_interval_s
         self._recount(knobs.global_batch)
         self._forget_rates()
@@ -99,8 +101,10 @@ class Progress:
 
     def _count_by_samples(self, per_epoch: int) -> None:
         self._epoch_samples = per_epoch
-        left = max(0.0, per_epoch * self.epochs - self.samples)
-        self.steps_total = self.step + math.ceil(left / self._global_batch)
+        epoch, position = divmod(self.samples, per_epoch)
+        left = math.ceil((self.epochs - epoch - 1) * (self._steps_per_epoch or 0))
+        left += math.ceil((per_epoch - position) / self._global_batch)
+        self.steps_total = self.step + max(0, left)
 
     def _forget_rates(self) -> None:
         self._chunks.clear()
@@ -161,11 +165,15 @@ class Progress:
         resumed = resumed if isinstance(resumed, Mapping) else {}
         self.step = said_whole(resumed.get("step"), 0)
         self.epoch = said_whole(resumed.get("epoch"), 0)
-        if self._epoch_samples and self._global_batch:
+        per_epoch = self._epoch_samples or said_whole(event.get("samples"), 0)
+        position = said_whole(resumed.get("position"), 0)
+        if not (self._steps_per_epoch and self._global_batch and per_epoch):
+            return
+        usual = self.epoch * self._steps_per_epoch + math.ceil(position / self._global_batch)
+        if self._epoch_samples or self.step != usual:
             # Steps of another size are in the count: only samples tell what is left.
-            position = said_whole(resumed.get("position"), 0)
-            self.samples = self.epoch * self._epoch_samples + position
-            self._count_by_samples(self._epoch_samples)
+            self.samples = self.epoch * per_epoch + position
+            self._count_by_samples(per_epoch)
 
     def _steps(self, event: Mapping[str, Any]) -> None:
         self.attached = True
@@ -356,7 +364,7 @@ class Progress:
             return mean, _FIRST_SIGMA
         spread = sum(w * (v / mean - 1) ** 2 for w, v in zip(weights, values, strict=True)) / total
         effective = total**2 / sum(w**2 for w in weights)
-        return mean, math.sqrt(spread / max(1.0, effective - 1) + _DRIFT_SIGMA**2)
+        return mean, math.sqrt(spread / max(1.0, effective - 1) + DRIFT_SIGMA**2)
 
     def _step_time(self) -> tuple[float, float]:
         """Expected time of the steps to come, and its relative spread."""
@@ -368,31 +376,9 @@ class Progress:
         weight, prior_weight = sigma**-2, prior_sigma**-2
         both = weight + prior_weight
         log_mean = (weight * math.log(mean) + prior_weight * math.log(prior)) / both
-        return math.exp(log_mean), max(_DRIFT_SIGMA, both**-0.5)
+        return math.exp(log_mean), max(DRIFT_SIGMA, both**-0.5)
 
 
 def _recent_mean(values: list[float]) -> float | None:
     last = values[-5:]
     return sum(last) / len(last) if last else None
-
-
-def _planned_epoch_steps(plan: Plan) -> int | None:
-    batch = plan.option.knobs.global_batch
-    if batch <= 0 or plan.work.samples <= 0:
-        return None
-    return math.ceil(plan.work.samples / batch)
-
-
-def _planned_steps(plan: Plan) -> int | None:
-    per_epoch = _planned_epoch_steps(plan)
-    return None if per_epoch is None else math.ceil(per_epoch * plan.work.epochs)
-
-
-def _planned_step_s(plan: Plan) -> tuple[float, float] | None:
-    """The plan's step time and relative spread. Doubled, as plans are surer than they should be."""
-    rate = plan.option.throughput_samples_per_s
-    batch = plan.option.knobs.global_batch
-    if rate.p05 <= 0 or batch <= 0:
-        return None
-    sigma = 2 * math.log(rate.p95 / rate.p05) / _Z90
-    return batch / rate.p50, max(sigma, 2 * _DRIFT_SIGMA)
