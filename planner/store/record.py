@@ -58,6 +58,8 @@ class RunRecord:
         spent_at: Until when spend is counted: the time of the last event that carries money.
         ended_at: When it came to rest: as the event says, since nobody may have watched.
         reached_step: How far the attempts before this one came, until it says where it goes on.
+        reached_samples: The same in samples.
+        samples_redone: Samples that were computed a second time.
         stop_reason: Why the run was last asked to stop.
         times_s: Where the time of all ended attempts went, by name.
         command_ids: Requests already carried out.
@@ -90,6 +92,7 @@ class RunRecord:
     deadline_at: datetime | None = None
     step: int = 0
     reached_step: int = 0
+    reached_samples: int = 0
     attempt_first_step: int | None = None
     steps_total: int | None = None
     epoch: int = 0
@@ -108,6 +111,7 @@ class RunRecord:
     checkpoint_failures: int = 0
     interruptions: int = 0
     steps_redone: int = 0
+    samples_redone: int = 0
     stop_reason: str | None = None
     reason: str | None = None
     failure_log: tuple[str, ...] = ()
@@ -190,6 +194,7 @@ class RunRecord:
     def _go_back(self) -> None:
         """A new attempt is as far as the checkpoint that it goes on from."""
         self.reached_step = max(self.reached_step, self.step)
+        self.reached_samples = max(self.reached_samples, self.samples)
         self._stand_at(self.checkpoint or Checkpoint(at=_NEVER, step=0, epoch=0, samples=0))
 
     def _stand_at(self, kept: Checkpoint) -> None:
@@ -240,7 +245,8 @@ class RunRecord:
     def _resumed(self, _event: Event, data: Mapping[str, Any]) -> None:
         step = as_whole(data.get("step")) or 0
         self.steps_redone += max(0, self.reached_step - step)
-        self.reached_step = 0
+        self.samples_redone += max(0, self.reached_samples - self.samples)
+        self.reached_step = self.reached_samples = 0
         self.step = self.attempt_first_step = step
         self.epoch = keep(as_whole(data.get("epoch")), self.epoch)
         self.progress = self._fraction()
@@ -329,6 +335,8 @@ class RunRecord:
     def _adjusted(self, event: Event, data: Mapping[str, Any]) -> None:
         self._money(event, data)
         self._price(event, data)
+        if data.get("how") == "in_flight":  # those of a relaunch are known from where it goes on
+            self.samples_redone += as_whole(data.get("redone_samples")) or 0
         self.adjust.adjusted(event)
 
     def _worker_lost(self, _event: Event, _data: Mapping[str, Any]) -> None:

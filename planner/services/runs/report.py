@@ -177,7 +177,9 @@ def _checkpoints(record: RunRecord) -> dict[str, Any]:
 def _mean_rate(plan: Plan, record: RunRecord) -> float | None:
     """Samples trained per second of stepping, over the whole run."""
     stepping_s = record.times_s.get("steps", 0.0) + record.times_s.get("loading", 0.0)
-    trained = (record.step + record.steps_redone) * plan.option.knobs.global_batch
+    trained = record.samples + record.samples_redone
+    if not record.samples:
+        trained = (record.step + record.steps_redone) * plan.option.knobs.global_batch
     return trained / stepping_s if stepping_s > 0 and trained else None
 
 
