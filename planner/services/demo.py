@@ -2,7 +2,7 @@
 
 Probing replays the results of the recorded probes. A launch replays the recorded run's journal
 with its times moved to now; what the screens show of it is folded from the journal by the same
-code as in a live session. Only pause, stop and extend are made up, as nobody pressed them then.
+code as in a live session. Only pause, stop, extend and changes are made up, as nobody asked then.
 """
 
 from __future__ import annotations
@@ -345,10 +345,14 @@ class DemoServices:
         self._ask(play, "decision.applied", {**to_json(decision), **effects})
 
     def adjust(self, run_id: str, wish: Wish, *, dry_run: bool = False) -> Expectation:
-        """Refused: a recording cannot be changed."""
-        self._working(run_id, "adjusted")
-        text = "the demo plays a recording: nothing can be changed in it"
-        raise TransitionError(text, hint="planner adjust changes a run of your own")
+        """Tell what is expected as in a live session; then make it up, and say so."""
+        from planner.services.demoadjust import expectation, play_change
+
+        play = self._working(run_id, "adjusted")
+        found, target = expectation(self.view(run_id), wish, self.recording.estimate.options)
+        if dry_run or found.how == "nothing":
+            return found
+        return play_change(play, self._played_s(play), wish, found, target)
 
     def _working(self, run_id: str, word: str, resting: Collection[RunState] = _RESTING) -> Play:
         play = self._play(run_id)

@@ -82,6 +82,7 @@ _ALL: tuple[Action, ...] = (
     _action("runs.older", "left_square_bracket", "", "The next older run"),
     _action("decisions.older", "left", "Older", "Back in time"),
     _action("decisions.newer", "right", "Newer", "On in time"),
+    _action("decisions.override", "o", "Override", "Change it as it runs", changes=True),
     _action("history.open", "enter", "Open", "Open the run"),
     _action("history.compare", "c", "Compare", "Compare marked runs"),
     _action("history.calibration", "g", "Calibration", "Did intervals hold?"),

@@ -13,19 +13,19 @@ from planner.tui.agreements import adjust_agreement, ask_to_agree
 from planner.tui.screens.override import Override, OverrideScreen
 
 if TYPE_CHECKING:
-    from planner.tui.screens.runs import RunsScreen
+    from planner.tui.screens.following import FollowingScreen
 
 
-def ask_to_override(screen: RunsScreen, view: RunView) -> None:
+def ask_to_override(screen: FollowingScreen, view: RunView) -> None:
     """Show the levers of the run; carry on with what was chosen."""
     ask = partial(screen.session.services.adjust, view.summary.id, dry_run=True)
     note = "nothing has changed yet"
     if screen.session.demo:
-        note = "the demo plays a recording: nothing can be changed in it"
+        note = "the demo plays a recording: what you change is made up"
     screen.app.push_screen(OverrideScreen(view, ask, note), partial(_chosen, screen, view))
 
 
-def _chosen(screen: RunsScreen, view: RunView, chosen: Override | None) -> None:
+def _chosen(screen: FollowingScreen, view: RunView, chosen: Override | None) -> None:
     if chosen is None:
         return
     send = partial(_send, screen, view.summary.id, chosen)
@@ -35,14 +35,14 @@ def _chosen(screen: RunsScreen, view: RunView, chosen: Override | None) -> None:
         send()
 
 
-def _send(screen: RunsScreen, run_id: str, chosen: Override) -> None:
+def _send(screen: FollowingScreen, run_id: str, chosen: Override) -> None:
     # What was shown is what is agreed to, and not a cent above it.
     agreed = replace(chosen.wish, max_usd_per_h=chosen.expected.peak_usd_per_h)
     services = screen.session.services
     screen.call(lambda: services.adjust(run_id, agreed), partial(_sent, screen), group="command")
 
 
-def _sent(screen: RunsScreen, expected: Expectation) -> None:
+def _sent(screen: FollowingScreen, expected: Expectation) -> None:
     if expected.command is None:
         screen.notify(expected.what)
         return
@@ -50,7 +50,7 @@ def _sent(screen: RunsScreen, expected: Expectation) -> None:
     screen.await_change(expected.command)
 
 
-def tell_outcome(screen: RunsScreen, view: RunView, command: str) -> bool:
+def outcome_told(screen: FollowingScreen, view: RunView, command: str) -> bool:
     """Say what came of a change that was asked for; whether that is known by now."""
     change = next((c for c in view.adjustments if c.command == command), None)
     if change is None or change.pending:

@@ -17,10 +17,7 @@ from pathlib import Path
 
 from textual.pilot import Pilot
 
-from planner.core.adjust import Expectation, Wish, planned
-from planner.core.adjustrules import Facts, Site, decide
 from planner.core.clock import ManualClock
-from planner.core.types import Offer
 from planner.services.demo import RUN_TAKES_S, DemoServices
 from planner.tui.app import PlannerApp
 from planner.tui.session import Session
@@ -47,35 +44,9 @@ SHOTS: tuple[tuple[str, tuple[str, ...]], ...] = (
 """
 
 
-class _TellingDemo(DemoServices):
-    """The demo, but that it tells what a change would do as if its run were at work."""
-
-    def adjust(self, run_id: str, wish: Wish, *, dry_run: bool = False) -> Expectation:
-        """What would be expected; to send it is refused as ever."""
-        if not dry_run:
-            return super().adjust(run_id, wish)
-        from planner.services.runs.expect import expect
-
-        view, options = self.view(run_id), self.recording.estimate.options
-        job, now = view.plan.job, view.in_force or planned(view.plan)
-        runner, pool = now.resources.runner, now.resources.pool
-        offers = tuple(
-            Offer(resources=o.resources, price=o.price, wait_s=o.wait_s) for o in options
-        )
-        site = Site(runner=runner, pool=pool, grows=True, shrinks=True, offers=offers)
-        facts = Facts(
-            tier=job.tier,
-            levers=None,
-            policy=job.adjust,
-            sites={(runner, pool): site},
-            options=options,
-        )
-        return expect(view, wish, now, decide(wish, now, facts), options)
-
-
 async def _take(folder: Path, size: tuple[int, int], theme: str | None) -> list[Path]:
     clock = ManualClock(NOW)
-    services = _TellingDemo(clock=clock)
+    services = DemoServices(clock=clock)
     app = PlannerApp(
         Session(services=services, job=services.job, demo=True, clock=clock), theme=theme
     )

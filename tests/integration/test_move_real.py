@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from planner.core.events import Event
+from planner.store.codec import datetime_text, parse_datetime
 from tests.support.realruns import SAMPLES, Work, crew_script, small_job
 
 pytestmark = pytest.mark.torch
@@ -31,35 +32,34 @@ slots = 1
 usd_per_slot_h = {THERE_USD_PER_H}
 """
 EVENLY = "time.sleep(STEP_S)"
-SLOWER_HERE = "time.sleep(STEP_S if RANK == 0 and at['attempt'] == 1 else STEP_S / 10)"
-"""More than half a minute is left while others get ready to take over, and seconds after it."""
+SLOWER_AT_FIRST = "time.sleep((STEP_S if epoch == 0 else 2.0) if at['attempt'] == 1 else 0.03)"
+"""Minutes for those that are to take over, however busy the machine is; seconds for the end."""
 
 
-@pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    """One job with two places of this machine for all tests here, estimated once."""
-    made = small_job(tmp_path_factory.mktemp("move"), workers=1, epochs=EPOCHS, step_s=0.3)
-    job = made.path / "job.toml"
+@pytest.fixture
+def work(tmp_path):
+    """A job with two places, both of this machine."""
+    made = small_job(tmp_path, workers=1, epochs=EPOCHS, step_s=0.3)
+    job = tmp_path / "job.toml"
     text = job.read_text().split("[[where]]")[0].replace("= 32", f"= {GLOBAL_BATCH}")
+    text = text.replace('checkpoint_interval = "1s"', 'checkpoint_interval = "5s"')
     job.write_text(text.replace("[32]", f"[{GLOBAL_BATCH}]") + PLACES)
-    (made.path / "train.py").write_text(crew_script().replace(EVENLY, SLOWER_HERE))
+    (tmp_path / "train.py").write_text(crew_script().replace(EVENLY, SLOWER_AT_FIRST))
     yield made
     made.end_all()
 
 
-def launched_here(work: Work, name: str) -> str:
-    """A run at the dearer place, some way into its first epoch."""
+def launched_here(work: Work) -> str:
+    """A run at the dearer place, which would not be chosen, some way into its first epoch."""
     options = work.json("estimate", "job.toml")["options"]
     (option,) = [o["id"] for o in options if o["resources"]["pool"] == "here"]
-    started = work.json("run", "job.toml", "--option", option, "--yes", "--detach", "--name", name)
-    run_id = str(started["run_id"])
+    run_id = str(work.json("run", "job.toml", "--option", option, "--yes", "--detach")["run_id"])
     work.wait(run_id, lambda: work.services.view(run_id).step > 3, "the first steps", poll_s=0.1)
     return run_id
 
 
-def events(work: Work, run_id: str, *kinds: str) -> list[dict[str, Any]]:
-    lines = work.planner("status", run_id, "--since", "-1").splitlines()
-    return [event for event in map(json.loads, lines) if not kinds or event["type"] in kinds]
+def events(work: Work, run_id: str, *kinds: str) -> list[Event]:
+    return [event for event in work.services.events(run_id) if event.type in kinds]
 
 
 def assert_each_sample_counted_once(work: Work, run_id: str) -> None:
@@ -79,9 +79,12 @@ def assert_each_sample_counted_once(work: Work, run_id: str) -> None:
 
 
 def assert_paid_by_place(work: Work, run_id: str) -> None:
-    """What was spent is the price of what was held, for as long as it was held."""
+    """What was spent is the price of what was held, for as long as it was held.
+
+    What nobody looked after was held until its workers ended.
+    """
     priced = [
-        (datetime.fromisoformat(event["ts"]), event["data"])
+        (parse_datetime(event.data.get("ended_at") or datetime_text(event.ts)), event.data)
         for event in events(work, run_id, "resource.acquired", "resource.released")
     ]
     expected_usd = sum(
@@ -92,63 +95,63 @@ def assert_paid_by_place(work: Work, run_id: str) -> None:
     assert spent_usd == pytest.approx(expected_usd, rel=0.02)
 
 
-def moved(work: Work, run_id: str) -> bool:
-    """Whether it is at the new place and the old one was let go."""
-    run = work.services.view(run_id)
-    return run.crew == (1,) and run.usd_per_h == pytest.approx(THERE_USD_PER_H)
+def moved_in_flight(work: Work, run_id: str) -> None:
+    """From the request until the new place has taken over and the old one was let go."""
+    told = work.json("adjust", run_id, "move=local:there", "--yes", "--no-wait")["expected"]
+    assert told["what"] == "move 1 x cpu at local:here -> 1 x cpu at local:there"
+    assert told["how"] == "in_flight"
+    assert told["usd_per_h"] == pytest.approx(THERE_USD_PER_H)
+    assert told["peak_usd_per_h"] == pytest.approx(HERE_USD_PER_H + THERE_USD_PER_H)
 
+    def moved() -> bool:
+        run = work.services.view(run_id)
+        return run.crew == (1,) and run.usd_per_h == pytest.approx(THERE_USD_PER_H)
 
-def test_a_move_takes_over_in_flight_in_the_middle_of_an_epoch(work):
-    run_id = launched_here(work, "moved")
-    expected = work.json("adjust", run_id, "move=local:there", "--yes", "--no-wait")["expected"]
-    assert expected["what"] == "move 1 x cpu at local:here -> 1 x cpu at local:there"
-    assert expected["how"] == "in_flight"
-    assert expected["usd_per_h"] == pytest.approx(THERE_USD_PER_H)
-    assert expected["peak_usd_per_h"] == pytest.approx(HERE_USD_PER_H + THERE_USD_PER_H)
-
-    work.wait(run_id, lambda: moved(work, run_id), "the move", poll_s=0.1)
+    work.wait(run_id, moved, "the move", poll_s=0.1)
     workers = [p for p in work.processes() if "train.py" in p.cmdline()]
     assert [p.environ()["PLANNER_WORKER"] for p in workers] == ["1"]
     now = work.json("status", run_id)["in_force"]
     assert (now["resources"]["pool"], now["crew"]) == ("there", [1])
     assert "at local:there" in work.planner("status", run_id)
 
-    assert work.rest(run_id) == "done"
-    assert_each_sample_counted_once(work, run_id)
-    assert_paid_by_place(work, run_id)
-    run = work.json("status", run_id)
-    (change,) = run["adjustments"]
-    assert (change["state"], change["how"]) == ("done", "in_flight")
-    assert (change["lost_samples"], change["redone_samples"]) == (0, 0)
-    assert change["stall_s"] < change["downtime_s"]
-    assert change["step"] % STEPS_PER_EPOCH, "it was in the middle of an epoch"
-    (decision,) = run["decisions"]
-    assert decision["action"] == f"adjust: {expected['what']}"
-    assert "$36.00 -> $18.00/h" in decision["expected"]
-    assert f"stall {change['stall_s']:.2f} s" in decision["measured"]
-    assert "request to first step" in decision["measured"]
-    assert "0 samples lost" in decision["measured"]
 
-
-def test_a_supervisor_killed_in_the_middle_of_a_move_is_resumed_at_the_new_place(work):
-    run_id = launched_here(work, "killed")
-    work.planner("adjust", run_id, "move=local:there", "--yes", "--no-wait")
-    work.wait(run_id, lambda: len(events(work, run_id, "resource.acquired")) == 2, "the new ones")
+def killed_on_the_way_back(work: Work, run_id: str) -> None:
+    """The supervisor dies when the workers that are to take over have just been started."""
+    work.planner("adjust", run_id, "move=local:here", "--yes", "--no-wait")
+    work.wait(run_id, lambda: len(events(work, run_id, "resource.acquired")) == 3, "new workers")
     work.kill_supervisor(run_id)
     work.wait_alone(run_id)
 
+
+def test_a_run_is_moved_in_an_epoch_and_moved_back_by_a_supervisor_that_dies_over_it(work):
+    run_id = launched_here(work)
+    moved_in_flight(work, run_id)
+    killed_on_the_way_back(work, run_id)
     work.planner("resume", run_id, "--yes", "--detach")
     assert work.rest(run_id) == "done"
-    run = work.json("status", run_id)
-    assert run["in_force"]["resources"]["pool"] == "there"
-    assert run["attempts"] == 2
-    (change,) = run["adjustments"]
-    assert (change["state"], change["how"]) == ("done", "relaunch")
-    assert change["lost_samples"] == 0
-    (price,) = [
-        event["data"]["usd_per_h"]
-        for event in events(work, run_id, "resource.acquired")
-        if event["data"]["attempt"] == 2
-    ]
-    assert price == pytest.approx(THERE_USD_PER_H)
     assert_each_sample_counted_once(work, run_id)
+    assert_paid_by_place(work, run_id)
+
+    run = work.json("status", run_id)
+    assert run["attempts"] == 2
+    assert run["in_force"]["resources"]["pool"] == "here"
+    there, back = run["adjustments"]
+    assert [(c["state"], c["how"]) for c in (there, back)] == [
+        ("done", "in_flight"),
+        ("done", "relaunch"),
+    ]
+    assert there["step"] % STEPS_PER_EPOCH, "it was in the middle of an epoch"
+    assert there["stall_s"] < there["downtime_s"]
+    decisions = run["decisions"]
+    assert f"stall {there['stall_s']:.2f} s" in decisions[0]["measured"]
+    assert "by checkpoint and relaunch" in decisions[1]["measured"]
+    assert [d["id"] for d in decisions] == [there["id"], back["id"]]
+    for change, decision in zip((there, back), decisions, strict=True):
+        assert (change["lost_samples"], change["redone_samples"]) == (0, 0)
+        assert decision["action"] == f"adjust: {change['what']}"
+        assert f"request to first step {change['downtime_s']:.1f} s" in decision["measured"]
+        assert "0 samples lost" in decision["measured"]
+    assert "$36.00 -> $18.00/h" in decisions[0]["expected"]
+    assert "$18.00 -> $36.00/h" in decisions[1]["expected"]
+    prices = [e.data["usd_per_h"] for e in events(work, run_id, "resource.acquired")]
+    assert prices == pytest.approx([36.0, 54.0, 54.0, 36.0])

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.tui import NARROW, WIDE, Stage, live, press, settle, to_run
+from support.tui import NARROW, RUN_TAKES_S, WIDE, Stage, live, press, settle, to_run
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -335,16 +335,23 @@ async def test_read_only_refuses() -> None:
     assert services.asked("may adjust") == []
 
 
-async def test_the_demo_says_that_nothing_can_be_changed_in_a_recording(stage: Stage) -> None:
-    async with stage.running() as pilot:
+async def test_the_demo_makes_a_change_up_and_says_so(stage: Stage) -> None:
+    async with stage.running(WIDE) as pilot:
         await to_run(pilot)
-        await press(pilot, "o")
+        stage.clock.sleep(RUN_TAKES_S / 4)
+        await press(pilot, "r", "o")
         stage.app.clear_notifications()
         await settle(pilot)
-        assert "nothing can be changed in it" in stage.screen_text()
+        assert "what you change is made up" in stage.screen_text()
         await fill(pilot, workers="2")
-        assert "! the demo plays a recording" in stage.screen_text()
-        assert stage.app.screen.query_one("#change").disabled
+        assert "workers 1 -> 2   in flight" in stage.screen_text()
+        await press(pilot, "enter", "y")
+        stage.clock.sleep(RUN_TAKES_S / 4)
+        await press(pilot, "r")
+        assert "workers 1 -> 2  ✓ done" in stage.screen_text()
+        stage.app.clear_notifications()
+        await press(pilot, "5", "left")
+        assert "made up: the recording goes on" in stage.screen_text()
 
 
 @pytest.mark.parametrize(
@@ -354,6 +361,31 @@ async def test_the_demo_says_that_nothing_can_be_changed_in_a_recording(stage: S
 async def test_only_a_run_at_work_can_be_changed(changes: dict[str, Any]) -> None:
     services, stage = live(**changes)
     async with stage.running() as pilot:
+        assert "o Override" not in stage.screen_text()
+        await press(pilot, "o")
+        assert "no run at work here" in stage.screen_text()
+    assert services.asked("may adjust") == []
+
+
+async def test_it_is_offered_on_decisions_too_which_tell_what_came_of_it() -> None:
+    services, stage = live()
+    done = services.outcome[0]
+    async with stage.running(WIDE) as pilot:
+        await press(pilot, "5")
+        assert "o Override" in stage.screen_text()
+        await press(pilot, "o")
+        await fill(pilot, workers="2")
+        await press(pilot, "enter", "y")
+        services.views = [replace(v, adjustments=(done,)) for v in services.views]
+        await press(pilot, "r")
+        assert "3.2s from request to first step" in stage.screen_text()
+    assert services.asked("adjust") == [Wish(workers=2, max_usd_per_h=0.1)]
+
+
+async def test_decisions_of_a_run_that_is_over_offer_no_change() -> None:
+    services, stage = live(state=RunState.DONE)
+    async with stage.running() as pilot:
+        await press(pilot, "5")
         assert "o Override" not in stage.screen_text()
         await press(pilot, "o")
         assert "no run at work here" in stage.screen_text()

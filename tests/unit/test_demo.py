@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from support.recorded import GOAL, JOB, NOW, sample_recording
 
+from planner.core.adjust import parse_wish
+from planner.core.adjustrules import AdjustRefusedError
 from planner.core.clock import ManualClock
 from planner.core.errors import NotFoundError, TransitionError, UsageError
 from planner.core.types import RunState
@@ -18,6 +20,7 @@ from planner.demo import record as recorder
 from planner.demo.recording import BUNDLED, RecordedRun, read_recording, recording_text
 from planner.services.api import EstimateRequest, LaunchRequest
 from planner.services.demo import PROBES_TAKE_S, RUN_TAKES_S, DemoServices
+from planner.services.demoadjust import MADE_UP
 from planner.store.files import save, write_atomic
 from planner.store.journal import Journal
 from planner.store.layout import StateDir, make_folder
@@ -137,6 +140,45 @@ def test_extending_raises_goal_and_is_a_decision(demo: DemoServices, clock: Manu
     assert was.plan.goal.deadline_at is not None
     assert view.plan.goal.deadline_at == was.plan.goal.deadline_at + timedelta(seconds=600)
     assert view.decisions[-1].mode == "you"
+
+
+def test_a_change_is_expected_as_in_a_live_session_then_made_up_and_says_so(
+    demo: DemoServices, clock: ManualClock
+) -> None:
+    run_id = launched(demo)
+    clock.sleep(RUN_TAKES_S / 4)
+    wish = parse_wish(["workers=2"], relaunch=False)
+    told = demo.adjust(run_id, wish, dry_run=True)
+    assert (told.what, told.how, told.basis) == ("workers 1 -> 2", "in_flight", "estimate")
+    assert told.usd_per_h == 1.0
+    assert MADE_UP in told.notes
+    assert demo.view(run_id).adjustments == ()
+
+    asked = demo.adjust(run_id, wish)
+    clock.sleep(0.01)
+    (change,) = demo.view(run_id).adjustments
+    assert (change.command, change.pending) == (asked.command, True)
+    clock.sleep(RUN_TAKES_S / 4)
+    view = demo.view(run_id)
+    (change,) = view.adjustments
+    assert (change.state, change.text) == ("done", MADE_UP)
+    assert view.in_force is not None and view.in_force.workers == 2
+    assert view.usd_per_h == 0.5
+    decision = next(d for d in view.decisions if d.id == change.id)
+    assert (decision.mode, decision.measured) == ("you", MADE_UP)
+    assert demo.adjust(run_id, wish).how == "nothing"
+    clock.sleep(RUN_TAKES_S)
+    assert demo.view(run_id).summary.state is RunState.DONE
+
+
+def test_a_change_that_could_not_be_made_is_refused(demo: DemoServices, clock: ManualClock) -> None:
+    run_id = launched(demo)
+    clock.sleep(RUN_TAKES_S / 4)
+    with pytest.raises(AdjustRefusedError, match="does not offer 9 workers"):
+        demo.adjust(run_id, parse_wish(["workers=9"], relaunch=False))
+    clock.sleep(RUN_TAKES_S)
+    with pytest.raises(TransitionError, match="cannot be adjusted"):
+        demo.adjust(run_id, parse_wish(["workers=2"], relaunch=False))
 
 
 def test_only_the_recorded_option_can_be_launched_and_only_once(demo: DemoServices) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from planner.core.adjust import Wish, parse_wish, planned
+from planner.core.adjust import Adjustment, Wish, parse_wish, planned
 from planner.core.types import AdjustPolicy, Goal, RunState
 from planner.services.supervisor import launcher
-from planner.services.supervisor.made import said_in_force, unmet
+from planner.services.supervisor.made import made_of, said_in_force, unmet
 from planner.store.codec import to_json
 from planner.store.files import load
 from runners.base import Handle
@@ -523,6 +524,23 @@ def test_a_change_that_is_told_twice_was_made_once(tmp_path):
     assert case.record.decisions[change.id].measured.startswith(f"done at step {change.step}")
     assert (case.record.attempt, case.record.step) == (1, 400)
     assert case.left_running() == []
+
+
+def test_the_first_step_under_a_change_counts_from_when_it_was_done(tmp_path):
+    """Not from when it was told of, which is some steps later."""
+    case = make(tmp_path)
+    book, asked_at = case.loop().book, case.clock.now()
+    case.clock.sleep(9.0)
+    change = Adjustment(id="d1", command="c1", what="-", state="going_on", asked_at=asked_at)
+
+    def took_s(**told):
+        event = {"t": asked_at.timestamp() + 7.0, **told}
+        crew = SimpleNamespace(workers=(0,))
+        return made_of(event, planned(case.plan), crew, book, change).downtime_s
+
+    assert took_s(first_step_t=asked_at.timestamp() + 4.0) == pytest.approx(4.0)
+    assert took_s() == took_s(first_step_t=None) == pytest.approx(7.0)
+    assert took_s(first_step_t=asked_at.timestamp() + 99.0) == pytest.approx(9.0), "not to come"
 
 
 @pytest.mark.parametrize(

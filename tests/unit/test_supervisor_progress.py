@@ -50,6 +50,18 @@ def test_where_steps_of_another_size_were_done_samples_tell_what_is_left(
     assert (progress.step, progress.steps_total) == (resumed["step"], steps_total)
 
 
+def test_the_first_step_of_an_attempt_is_known_by_its_time(plan):
+    progress = Progress(plan)
+    attached(progress)
+    progress.take({"type": "steps", "t": 100.0, "step": 3, "step_time_s": [9.0, 0.5, 0.5]})
+    assert (progress.first_step_t, progress.stall_s) == (99.0, None)
+    progress.take({"type": "steps", "t": 110.0, "step": 4, "step_time_s": [10.0]})
+    progress.new_attempt(step=4)
+    assert progress.first_step_t is None
+    progress.take({"type": "steps", "t": 130.0, "step": 6, "step_time_s": [5.0, 2.0]})
+    assert (progress.first_step_t, progress.stall_s) == (128.0, 18.0)
+
+
 def test_an_epochs_last_step_may_be_shorter(plan):
     progress = Progress(plan)
     at = {"step": 5, "epoch": 0, "position": 95}

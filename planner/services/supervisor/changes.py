@@ -21,7 +21,7 @@ from planner.services.supervisor.crew import Change, Joiners, Leavers, let_go
 from planner.services.supervisor.heard import Said
 from planner.services.supervisor.intervals import AutoInterval
 from planner.services.supervisor.launcher import Launcher
-from planner.services.supervisor.made import Made, downtime_s, made_of, unmet
+from planner.services.supervisor.made import Made, downtime_s, made_of, told_at, unmet
 from planner.services.supervisor.progress import Progress
 from planner.services.supervisor.rates import Rates
 from planner.services.supervisor.wishes import Wishes
@@ -106,7 +106,7 @@ class Changes:
     def _confirm(self) -> None:
         """The first step of an attempt whose launch makes changes: they are done."""
         trials, self.trials = self.trials, []
-        now, text = self._clock.now(), ""
+        at, text = told_at(self._progress.first_step_t, self._clock.now()), ""
         redone = self._redone_steps * self._progress.global_batch
         for trial in trials:
             made = Made(
@@ -116,7 +116,7 @@ class Changes:
                 workers=self.now.workers,
                 in_force=self.now,
                 usd_per_h=self._book.meter.usd_per_h,
-                downtime_s=downtime_s(self._book, trial, now),
+                downtime_s=downtime_s(self._book, trial, at),
                 stall_s=self._progress.stall_s,
                 redone_samples=redone,
                 lost_samples=0,

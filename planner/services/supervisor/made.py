@@ -135,11 +135,17 @@ def _said_downtime_s(
     """From the request to the first step under the change, by the job's own clock."""
     if request is None:
         return None
-    now, t = book.clock.now(), as_number(event.get("first_step_t"))
-    t = as_number(event.get("t")) if t is None else t
-    # The workers' clock may be another machine's: it is believed only where it can be right.
-    at = now if t is None else min(now, datetime.fromtimestamp(t, UTC))
-    return downtime_s(book, request, at)
+    t = as_number(event.get("first_step_t"))
+    said_t = as_number(event.get("t")) if t is None else t
+    return downtime_s(book, request, told_at(said_t, book.clock.now()))
+
+
+def told_at(t: float | None, now: datetime) -> datetime:
+    """The moment that a worker tells of as Unix time; now where it tells none.
+
+    Its clock may be another machine's: it is believed only where it can be right.
+    """
+    return now if t is None else min(now, datetime.fromtimestamp(t, UTC))
 
 
 def downtime_s(book: RunBook, change: Adjustment, at: datetime) -> float | None:

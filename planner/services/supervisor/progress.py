@@ -49,6 +49,7 @@ class Progress:
         times_s: Where the current attempt's time went, by name.
         finished: Whether the job said that all is done.
         rate_before: Samples per second at the end of the attempt before.
+        first_step_t: Unix time at which the current attempt's first step was done; None before it.
         stall_s: From the last step of the attempt before to the first one of this; None before it.
         start_s: From the current attempt's launch to its first step; 0 until known.
     """
@@ -66,6 +67,7 @@ class Progress:
         self._open = (0, 0.0, 0.0)
         self._epoch_samples = 0
         self._last_step_t: float | None = None
+        self.first_step_t: float | None = None
         self.stall_s: float | None = None
         self._chunk_s = min(5.0, max(0.2, 0.02 * plan.option.run_s.p50))
         self._tails: list[float] = []
@@ -120,7 +122,7 @@ class Progress:
         """
         self.step, self.samples, self.epoch = step, samples, epoch
         self.rate_before = self.samples_per_s
-        self._before_t, self.stall_s = self._last_step_t, None
+        self._before_t, self.first_step_t, self.stall_s = self._last_step_t, None, None
         self.steps_seen = 0
         self.attached = False
         self.finished = False
@@ -206,8 +208,10 @@ class Progress:
     def _note_gap(self, t: object, times: list[float]) -> None:
         """The time from the last step of the attempt before to the first one of this."""
         at_t = float(t) if isinstance(t, int | float) and math.isfinite(t) else None
-        if self.steps_seen == 0 and at_t is not None and self._before_t is not None:
-            self.stall_s = max(0.0, at_t - sum(times[1:]) - self._before_t)
+        if self.steps_seen == 0 and at_t is not None:
+            self.first_step_t = at_t - sum(times[1:])
+            if self._before_t is not None:
+                self.stall_s = max(0.0, self.first_step_t - self._before_t)
         self._last_step_t = at_t
 
     def _epoch(self, event: Mapping[str, Any]) -> None:

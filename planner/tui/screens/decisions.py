@@ -31,7 +31,14 @@ class DecisionsScreen(FollowingScreen):
 
     TAB = "decisions"
     HOME = "#decisions"
-    FOOTER = ("decisions.older", "decisions.newer", "app.runs", "app.copy", "app.quit")
+    FOOTER = (
+        "decisions.older",
+        "decisions.newer",
+        "decisions.override",
+        "app.runs",
+        "app.copy",
+        "app.quit",
+    )
     PULSE_S = 1.0
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("decisions")
 
@@ -46,17 +53,21 @@ class DecisionsScreen(FollowingScreen):
         yield Pane("what came of it", id="came")
 
     def offers(self) -> tuple[tuple[str, str], ...]:
-        """Steps only when there is something to step through."""
+        """Steps only when there is something to step through, a change where a run is at work."""
+        change = (("decisions.override", ""),) if self.at_work is not None else ()
         if self._feed.view is None or not self._feed.view.decisions:
-            return (("app.runs", "Run"), ("app.palette", ""), ("app.quit", ""))
+            return (*change, ("app.runs", "Run"), ("app.palette", ""), ("app.quit", ""))
         words = {"app.runs": "Run"}
-        return tuple((name, words.get(name, "")) for name in self.FOOTER)
+        names = [name for name in self.FOOTER if change or name != "decisions.override"]
+        return tuple((name, words.get(name, "")) for name in names)
 
     # ---- drawing ---------------------------------------------------------------------------
 
     def paint(self) -> None:
         """Bring all panes up to date."""
         view, table = self._feed.view, self.query_one(Table)
+        if view is not None:
+            self.tell_outcome(view)
         if view is None or not view.decisions:
             self._say_why_empty(table, view)
             return

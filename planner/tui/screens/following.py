@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from planner.core.errors import PlannerError
-from planner.tui.run_feed import RunFeed
+from planner.services.api import RunView
+from planner.tui.run_feed import RunFeed, over, resumable
 from planner.tui.screens.base import PlannerScreen
 
 
@@ -15,6 +16,7 @@ class FollowingScreen(PlannerScreen):
     def __init__(self) -> None:
         super().__init__()
         self._feed = RunFeed()
+        self._awaited: str | None = None
 
     def arrive(self) -> None:
         """Ask at once."""
@@ -50,6 +52,40 @@ class FollowingScreen(PlannerScreen):
     def _failed(self, feed: RunFeed, error: PlannerError) -> None:
         feed.busy, feed.asked, feed.error = False, True, error
         self.repaint()
+
+    # ---- changing the run -------------------------------------------------------------------
+
+    @property
+    def at_work(self) -> RunView | None:
+        """The run, where it is one that could be changed."""
+        view = self._feed.view
+        if view is None or over(view.summary.state) or resumable(view.summary):
+            return None
+        return view
+
+    def do_override(self) -> None:
+        """Change the run at work, once it was seen what that would do."""
+        view = self.at_work
+        if view is None:
+            self.notify("There is no run at work here that could be changed.")
+            return
+        from planner.tui.overriding import ask_to_override
+
+        ask_to_override(self, view)
+
+    def await_change(self, command: str) -> None:
+        """A change was asked for: say what comes of it as soon as that is known."""
+        self._awaited = command
+        self.ask()
+
+    def tell_outcome(self, view: RunView) -> None:
+        """Say what came of a change that was asked for here, once."""
+        if self._awaited is None:
+            return
+        from planner.tui.overriding import outcome_told
+
+        if outcome_told(self, view, self._awaited):
+            self._awaited = None
 
     def do_copy(self) -> None:
         """Copy the run, its decisions included, as JSON."""

@@ -55,7 +55,6 @@ class RunsScreen(FollowingScreen):
         self._charts_for: tuple[int, str | None] = (0, None)
         self._beats = 0
         self._log_open = False
-        self._awaited: str | None = None
 
     def panes(self) -> ComposeResult:
         """Run and money side by side, decisions, log."""
@@ -104,7 +103,7 @@ class RunsScreen(FollowingScreen):
         money = self.query_one("#money", Pane)
         money.draw(lambda width, height: run_text.money_lines(view, width, height))
         self._paint_guard(view)
-        self._tell_outcome(view)
+        self.tell_outcome(view)
         log = self.query_one(LogView)
         if self._feed.lines:
             log.show(self._feed.lines)
@@ -248,29 +247,6 @@ class RunsScreen(FollowingScreen):
     def do_checkpoint(self) -> None:
         """Ask for a checkpoint."""
         self._tell(self.session.services.checkpoint, "A checkpoint is written at the next step.")
-
-    def do_override(self) -> None:
-        """Change the run at work, once it was seen what that would do."""
-        view = self._feed.view
-        if view is None or over(view.summary.state) or resumable(view.summary):
-            self.notify("There is no run at work here that could be changed.")
-            return
-        from planner.tui.overriding import ask_to_override
-
-        ask_to_override(self, view)
-
-    def _tell_outcome(self, view: RunView) -> None:
-        if self._awaited is None:
-            return
-        from planner.tui.overriding import tell_outcome
-
-        if tell_outcome(self, view, self._awaited):
-            self._awaited = None
-
-    def await_change(self, command: str) -> None:
-        """A change was asked for: say what comes of it as soon as that is known."""
-        self._awaited = command
-        self.ask()
 
     def do_stop(self) -> None:
         """Ask, then stop."""
