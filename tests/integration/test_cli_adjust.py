@@ -60,7 +60,7 @@ def test_what_costs_no_more_is_asked_about_only_where_the_job_file_says_so(
 def test_nothing_to_do_is_done(planner: Planner, services: FakeServices) -> None:
     services.expectation = replace(services.expectation, how="nothing", what="nothing to do")
     result = planner("adjust", RUN_ID, "workers=1")
-    assert (result.code, result.out) == (0, f"{RUN_ID} nothing to do\n")
+    assert (result.code, result.out, result.err) == (0, f"{RUN_ID} nothing to do\n", "")
     assert not services.asked("adjust")
 
 
@@ -75,6 +75,15 @@ def test_what_was_not_done_ends_with_its_code_and_its_reason(
     result = planner("adjust", RUN_ID, "workers=2", "--yes", "--json")
     assert result.code == code
     assert "was not ready in time" in result.document["text"]
+
+
+def test_another_way_is_shown_only_while_the_run_goes_on(
+    planner: Planner, services: FakeServices
+) -> None:
+    ended(services, state="not_done", how="in_flight", text="worker 1 was not ready in time")
+    for state, shown in ((RunState.RUNNING, True), (RunState.DONE, False)):
+        services.views = [view(state)]
+        assert ("--relaunch" in planner("adjust", RUN_ID, "workers=2", "--yes").err) == shown
 
 
 def test_a_refusal_comes_before_anything_is_asked(
@@ -181,4 +190,16 @@ def test_status_shows_what_is_in_force_and_every_change(
     )
     assert changes[1] == "change      workers 1 -> 2  not done: worker 1 was not ready in time"
     (in_force,) = [line for line in lines if line.startswith("in force")]
+    assert " at " not in in_force, "the place is the one that was chosen"
     assert "(number 0, 2)" in in_force and "memory normal" in in_force
+
+
+def test_status_names_the_place_that_a_run_was_moved_to(
+    planner: Planner, services: FakeServices
+) -> None:
+    now = planned(view().plan)
+    moved = replace(now, resources=replace(now.resources, pool="night"), crew=(1,))
+    services.views = [view(adjustments=services.outcome, in_force=moved, crew=(1,))]
+    lines = planner("status", RUN_ID).out.splitlines()
+    (in_force,) = [line for line in lines if line.startswith("in force")]
+    assert in_force.startswith("in force    1 worker at local:night (number 1), ")

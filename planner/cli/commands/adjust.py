@@ -69,8 +69,8 @@ def adjust(
     run_id = services.resolve(run)
     expected = services.adjust(run_id, wish, dry_run=True)
     view = services.view(run_id)
-    diagnostics.say("\n".join(expectation_lines(run_id, expected)))
     if expected.how != "nothing":
+        diagnostics.say("\n".join(expectation_lines(run_id, expected)))
         if not yes and (expected.dearer or expected.asks):
             above_usd = called.settings().ui.confirm_above_usd
             _agree(view, expected, called.line("--yes"), above_usd=above_usd)
