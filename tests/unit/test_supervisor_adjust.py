@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -11,10 +12,13 @@ import pytest
 from planner.core.adjust import Adjustment, Wish, parse_wish, planned
 from planner.core.types import AdjustPolicy, Goal, RunState
 from planner.services.supervisor import launcher
+from planner.services.supervisor.attempt import Attempt
+from planner.services.supervisor.crew import TOO_LATE, Joiners
 from planner.services.supervisor.made import made_of, said_in_force, unmet
 from planner.store.codec import to_json
 from planner.store.files import load
-from runners.base import Handle
+from planner.store.layout import AttemptDir
+from runners.base import Handle, Status, WorkerState, WorkerStatus
 from tests.support.runs import make_case
 from tests.unit.test_supervisor_life import Killed, die_at, leave
 
@@ -507,6 +511,25 @@ def test_what_never_comes_to_be_is_not_done(tmp_path):
     assert change.state == "not_done"
     assert (case.record.adjust.in_force.workers, case.record.step) == (1, 400)
     assert case.left_running() == []
+
+
+@pytest.mark.parametrize(
+    ("code", "says"), [(0, "the others went on without worker 1"), (1, "worker 1 ended with")]
+)
+def test_why_workers_that_ended_cannot_join(tmp_path, code, says):
+    ended = WorkerStatus(rank=1, state=WorkerState.EXITED, exit_code=code)
+    joiners = Joiners(SimpleNamespace(workers=range(1, 2)), until_s=100.0)
+    attempt = Attempt(AttemptDir(tmp_path), [], datetime.now(UTC))
+    assert says in joiners.problem(attempt, Status(workers=(ended,)), 0.0)
+
+
+def test_workers_that_come_when_all_is_trained_are_told_as_too_late(tmp_path):
+    case = make(tmp_path)
+    loop = case.loop()
+    change = Adjustment(id=None, command="c1", what="workers 1 -> 2", state="waiting")
+    loop._wishes.give_up([change], TOO_LATE)
+    (decision,) = loop.book.record.decisions.values()
+    assert decision.measured == f"not done: {TOO_LATE}"
 
 
 def test_a_change_that_is_told_twice_was_made_once(tmp_path):

@@ -17,7 +17,7 @@ from planner.core.errors import PlannerError, StoreError
 from planner.services.supervisor.attempt import Attempt
 from planner.services.supervisor.book import LoopSettings, RunBook
 from planner.services.supervisor.controlfile import ControlFile
-from planner.services.supervisor.crew import Change, Joiners, Leavers, let_go
+from planner.services.supervisor.crew import TOO_LATE, Change, Joiners, Leavers, let_go
 from planner.services.supervisor.heard import Said
 from planner.services.supervisor.intervals import AutoInterval
 from planner.services.supervisor.launcher import Launcher
@@ -239,7 +239,7 @@ class Changes:
         joiners = change.joiners
         problem = joiners.problem(self._attempt, status, now_s) if joiners else None
         if problem is not None:
-            self._withdraw(change, problem)
+            self._withdraw(change, TOO_LATE if self._progress.complete else problem)
         elif change.wanted_s is None:
             if joiners is None or joiners.all_ready:
                 self._want(change, now_s)

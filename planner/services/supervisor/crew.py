@@ -77,7 +77,7 @@ class Joiners:
         mine = [w for w in status.workers if w.rank in self.unit.workers]
         ended = [w for w in mine if w.state in (WorkerState.EXITED, WorkerState.LOST)]
         if ended and all(w.exit_code == 0 for w in ended):
-            return TOO_LATE
+            return f"the others went on without worker {', '.join(str(w.rank) for w in ended)}"
         if ended:
             reason, _ = attempt.explain(Status(workers=tuple(ended)), [ended[0].rank])
             return reason
