@@ -633,6 +633,32 @@ def test_a_move_takes_all_workers_along(tmp_path, relaunch):
     assert case.left_running() == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [
+        ("decision.applied", 1),
+        ("resource.acquired", 2),
+        ("resource.released", 1),
+        ("run.adjusted", 1),
+    ],
+)
+def test_a_supervisor_may_die_anywhere_in_a_move_which_is_made_all_the_same(tmp_path, kind, count):
+    case = two_places(make(tmp_path))
+    case.clock.at(50, lambda: ask(case, "move=fake:gpu:1"))
+    die_at(case, kind, count)
+    leave(case)
+    case.clock.sleep(3600)
+    assert case.go() is RunState.DONE
+    record = case.record
+    (change,) = record.adjust.changes
+    assert (change.state, change.lost_samples) == ("done", 0)
+    assert record.adjust.in_force.resources.pool == "gpu"
+    assert (record.step, record.steps_redone) == (400, 0)
+    assert len(adjusted(case)) == 1
+    assert len(record.decisions) == 1
+    assert case.left_running() == []
+
+
 def test_a_job_that_has_moved_grows_where_it_is_now(tmp_path):
     case = two_places(make(tmp_path))
     case.clock.at(50, lambda: ask(case, "move=fake:gpu:1"))
