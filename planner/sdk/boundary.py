@@ -87,10 +87,15 @@ class Requests:
         control = self._courier.control
         return control is not None and control.adjust is None and self._adjust_id is not None
 
-    def saved(self) -> None:
-        """A checkpoint was written: whatever was asked for before it is served."""
-        if self._courier.control is not None:
-            self._served = self._courier.control.checkpoint
+    @property
+    def asked(self) -> int:
+        """Number of the last checkpoint that was asked for."""
+        control = self._courier.control
+        return control.checkpoint if control is not None else 0
+
+    def saved(self, asked: int) -> None:
+        """A checkpoint was written: whatever had been `asked` for before it is served."""
+        self._served = asked
 
     def looked_at(self, adjust_id: object) -> None:
         """An adjustment was taken up or refused."""

@@ -73,6 +73,9 @@ class Changes:
             self._turn_memory("low")
         if self._crew is not None:
             self._accumulation.reduction.use(self._crew.group)
+            plan = self._crew.plan
+            if plan is not None and plan.lost:  # while the first workers were loading
+                self._reports.begin(self.knobs, None, "lost", lost=plan.lost)
         self._count_ticks()
 
     # ---- before a change
@@ -345,6 +348,7 @@ class Changes:
             position=position,
             random=randomness.capture(),
             knobs=self.knobs._asdict(),
+            normal_micro_batch=self._normal_micro_batch,
         )
 
     def _take_place(self, entered: Entered, redone_samples: int = 0) -> None:
@@ -353,9 +357,7 @@ class Changes:
         Raises:
             SdkError: This worker's data set is another one.
         """
-        names = Position._fields
-        values = {name: entered.source.position[name] for name in names}
-        self._keeper.at = at = Position(**values)
+        self._keeper.at = at = Position.of(entered.source.position)
         if at.dataset_samples != self._feed.samples:
             raise SdkError(
                 f"the data set has {self._feed.samples} samples here, and {at.dataset_samples} "
@@ -367,9 +369,8 @@ class Changes:
         self._accumulation.reduction.use(self._crew.group if self._crew is not None else None)
         knobs = Knobs(**entered.source.knobs)
         if knobs != self.knobs:
-            self._keeper.at = at._replace(lr_scale=self.knobs.lr_scale)
             self._take_over_knobs(knobs)
-            self._keeper.at = at
+        self._normal_micro_batch = entered.source.normal_micro_batch
         shape = self._shape(self.knobs, self._workers.rank, self._workers.count)
         if entered.plan.recovers:
             self._feed.rewind(at.epoch, at.position, shape)

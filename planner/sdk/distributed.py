@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from planner.sdk.crew.crew import Crew
-from planner.sdk.crew.group import Group
-from planner.sdk.errors import SdkError
+from planner.sdk.crew.crew import Crew, Expelled, Standing
+from planner.sdk.crew.group import Group, GroupBroken
+from planner.sdk.errors import EXIT_STOPPED, SdkError, tell
 
 
 def script_joins() -> bool:
@@ -78,13 +79,32 @@ class Workers:
     def leave(self) -> None:
         """Meet the others once more, then give up the process group."""
         if self._crew is not None:
-            if self._crew.size > 1:
+            with contextlib.suppress(GroupBroken):  # whoever is lost now would have left as well
                 self.highest([0])
             self._crew.part()
         elif self._own is not None and self._dist.is_initialized():
             self.highest([0])
             self._own = None
             self._dist.destroy_process_group()
+
+    def meet_again(self) -> Standing | None:
+        """Before training: a worker was lost, go on with whoever is left.
+
+        Returns:
+            Where those stand that train already, whose state this worker has now; None when all
+            are at the beginning.
+
+        Raises:
+            SdkError: The script joins its workers, or no way to go on was found.
+            SystemExit: 75, the others went on without this worker.
+        """
+        if self._crew is None:
+            raise SdkError("a collective failed and planner does not join these workers")
+        try:
+            return self._crew.meet_again()
+        except Expelled:
+            tell("the other workers went on without this one: it leaves, and saves nothing")
+            self.exit(EXIT_STOPPED)
 
     def exit(self, code: int) -> NoReturn:
         """End the script with this exit code, whatever native threads do at the very end."""

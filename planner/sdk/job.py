@@ -157,6 +157,7 @@ def _assemble(env: WorkerEnv, parts: Parts, epochs: int) -> Gear:
     courier = Courier(env.events, control=control, device=device, speaks=speaks)
     may_write = crew.may_write if crew is not None else lambda: True
     keeper = Keeper(env, parts, workers, courier, may_write=may_write)
+    courier.speaks = speaks = workers.leads and not env.joins  # a leader may be lost meanwhile
     return Gear(
         env=env,
         epochs=epochs,

@@ -12,6 +12,7 @@ from typing import Any
 from planner.sdk import randomness
 from planner.sdk.checkpoint import AnotherLeads, CheckpointFolder
 from planner.sdk.courier import Courier
+from planner.sdk.crew.group import GroupBroken
 from planner.sdk.distributed import Workers
 from planner.sdk.environment import WorkerEnv
 from planner.sdk.errors import SdkError, tell
@@ -271,8 +272,7 @@ class Keeper:
         self._courier.say("checkpoint_failed", at_once=True, step=step, error=text)
 
     def _resume(self, folder: CheckpointFolder) -> None:
-        newest = folder.newest_good() if self._workers.leads else None
-        name = self._workers.from_leader(newest.name if newest is not None else "")
+        name = self._newest_name(folder)
         if not name:
             return
         path = folder.root / name
@@ -287,6 +287,18 @@ class Keeper:
         }
         if self._workers.leads:
             tell(f"going on from {name}: epoch {self.at.epoch}, step {self.at.step}")
+
+    def _newest_name(self, folder: CheckpointFolder) -> str:
+        """The checkpoint that the leader chose; empty when there is none to load."""
+        while True:
+            newest = folder.newest_good() if self._workers.leads else None
+            try:
+                return self._workers.from_leader(newest.name if newest is not None else "")
+            except GroupBroken:
+                further = self._workers.meet_again()
+            if further is not None:  # they have loaded it already, and handed it over
+                self.at = Position.of(further.position)
+                return ""
 
     def _restore(self, states: tuple[bytes, ...]) -> None:
         rank = self._workers.rank

@@ -110,7 +110,10 @@ class Loop:
         if at.position == 0 or self._env.joins:
             return
         self._keeper.restore_random(at_epoch_start=True)
-        if not self._workers.highest([int(self._feed.done(at.position))])[0]:
+        done = self._feed.done(at.position)
+        if not self._feed.planned:  # each worker's own loader may end elsewhere
+            done = bool(self._workers.highest([int(done)])[0])
+        if not done:
             return
         if self._workers.leads:
             tell(f"epoch {at.epoch + 1} was complete: what follows its batches is not done again")
@@ -230,8 +233,9 @@ class Loop:
                 if orders.adjust is not None:
                     self._changes.turn(orders.adjust)
                 if orders.save:
-                    self._requests.saved()
+                    asked = self._requests.asked
                     self._keeper.save(orders.save, random=random)
+                    self._requests.saved(asked)  # not before: without a lost worker it counts
         except GroupBroken:
             self._changes.recover()
 
@@ -275,7 +279,7 @@ class Loop:
             sys.modules["torch"].cuda.synchronize(self._device)
 
     def _end_probe(self) -> None:
-        self._keeper.save("end")
+        self._save_the_end()
         self._courier.say_memory()
         if self._workers.leads:
             self._courier.say("probe_finished", steps=self._keeper.at.step)

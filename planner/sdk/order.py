@@ -102,6 +102,9 @@ def micro_batches(
     there is just one micro-batch.
     """
     samples = stop - start
+    if rank >= samples:
+        # The others wait for its part, which must not count: it does the last sample, weighed 0.
+        return (Micro(stop - 1, stop, weight=0.0),)
     base, extra = divmod(samples, workers)
     share = base + (rank < extra)
     begin = start + rank * base + min(rank, extra)

@@ -47,7 +47,8 @@ def make_feed(
         return OpaqueFeed(loader, workers=workers.count)
     source: Any = loader
     count = workers.count
-    global_batch = env.global_batch or source.batch_size * count
+    first = env.world_size if crew else count  # one of them may be lost already
+    global_batch = env.global_batch or source.batch_size * first
     if global_batch < count:
         raise SdkError(f"a global batch of {global_batch} is too small for {count} workers")
     shape = Shape(

@@ -45,6 +45,11 @@ class Position(NamedTuple):
     dataset_samples: int | None = None
     lr_scale: float = 1.0
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Position:
+        """Of plain values by name, whatever else is among them."""
+        return cls(**{name: values[name] for name in cls._fields})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Random:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+from .nursery import Child, Nursery
 from .sdkbench import Bench, events
 
 SCRIPT = """
@@ -91,12 +92,20 @@ class CrewBench:
     made: ClassVar[list[CrewBench]] = []
     """All there are, so that a test that fails leaves no process behind."""
 
-    def __init__(self, bench: Bench, script: str = SCRIPT, **variables: object) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        script: str = SCRIPT,
+        nursery: Nursery | None = None,
+        **variables: object,
+    ) -> None:
+        """Workers are forked in `nursery`, or start as on any machine, which takes seconds."""
         CrewBench.made.append(self)
+        self._nursery = nursery
         self.bench = bench
         self.script = bench.script(script)
         self.weights = bench.root / f"weights-{bench.attempt + 1}.pt"
-        self.processes: dict[int, subprocess.Popen[str]] = {}
+        self.processes: dict[int, subprocess.Popen[str] | Child] = {}
         self._slow = bench.root / f"slow-{bench.attempt + 1}"
         self._slow.touch()
         self._variables: dict[str, object] = {
@@ -130,7 +139,11 @@ class CrewBench:
         own = {"PLANNER_WORKER": number, "SEEN": self.seen_path(number)}
         shared = {"PYTHONPATH": self.bench.stage, "OMP_NUM_THREADS": 1}
         env = self.bench.environment(number, **(shared | self._variables | own | variables))
-        with open(self.bench.root / f"out-{self._attempt}-{number}.txt", "w") as out:
+        path = self.bench.root / f"out-{self._attempt}-{number}.txt"
+        if self._nursery is not None:
+            self.processes[number] = self._nursery.start(self.script, basic | env, path)
+            return
+        with open(path, "w") as out:
             self.processes[number] = subprocess.Popen(
                 [sys.executable, str(self.script)],
                 env=basic | env,
@@ -206,7 +219,7 @@ class CrewBench:
             raise AssertionError(f"it never ended\n{self.output()}") from error
         finally:
             self.kill_all()
-        return {number: process.returncode for number, process in self.processes.items()}
+        return {number: process.wait() for number, process in self.processes.items()}
 
     def kill_all(self) -> None:
         for process in self.processes.values():

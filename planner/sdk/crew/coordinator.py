@@ -91,6 +91,9 @@ class Coordinator:
 
     def give(self, order: Order) -> None:
         """Tell everyone an order."""
+        if order.plan and order.plan != self._next.generation:
+            self._recover()  # it was withdrawn meanwhile; who waits to enter it enters this one
+            return
         self._next.order(order.plan)
         for line in self._peers:
             line.send({"type": "order", **order.as_json()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 from planner.sdk.crew.board import Board, Entry, Order
 from planner.sdk.crew.coordinator import Coordinator
 from planner.sdk.crew.group import Group, GroupBroken, retire
-from planner.sdk.crew.handover import load_state, send_state
+from planner.sdk.crew.handover import clear_up, load_state, send_state
 from planner.sdk.crew.plan import CrewFolder, Plan
 from planner.sdk.errors import SdkError
 from planner.sdk.state import Parts
@@ -39,6 +40,7 @@ class Standing:
         position: Where training stands, as plain values.
         random: Its random states.
         knobs: What is in force.
+        normal_micro_batch: The micro-batch to go back to when memory becomes normal again.
     """
 
     worker: int
@@ -47,6 +49,7 @@ class Standing:
     position: Mapping[str, Any]
     random: bytes
     knobs: Mapping[str, Any]
+    normal_micro_batch: int = 0
 
     def blob(self) -> bytes:
         """As bytes, for the others."""
@@ -262,6 +265,24 @@ class Crew:
             return entry
         raise SdkError(f"no way to go on was found within {_RECOVER_S:.0f} s of a worker's loss")
 
+    def meet_again(self) -> Standing | None:
+        """Before training: a worker was lost. Where the others stand, if they train already.
+
+        Raises:
+            Expelled: The others went on without this worker.
+            SdkError: Nothing came of it for too long.
+        """
+        nowhere = Standing(
+            worker=self.worker, has_state=True, step=-1, position={}, random=b"", knobs={}
+        )
+        while True:
+            self.broke()
+            try:
+                source = self.enter(self.await_entry(), nowhere).source
+            except GroupBroken:
+                continue
+            return source if source.step >= 0 else None
+
     def enter(self, entry: Entry, mine: Standing) -> Entered:
         """Meet the others of a generation, hand the state over, and train in it from now on.
 
@@ -310,6 +331,10 @@ class Crew:
         group.gather(b"")
         if states is not None and lacking[group.rank]:
             load_state(self._parts, states, folder)
+        if states is not None and self._parts.save is not None:
+            with contextlib.suppress(GroupBroken):  # then the next one clears up
+                group.gather(b"")
+                clear_up(folder)
         order = {worker: place for place, worker in enumerate(entry.plan.everyone)}
         return sorted(standings, key=lambda s: order[s.worker])
 

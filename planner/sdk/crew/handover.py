@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,6 +54,12 @@ def load_state(parts: Parts, states: Mapping[str, Any], folder: Path) -> None:
         thing.load_state_dict(states[name])
     if parts.load is not None:
         parts.load(folder)
+
+
+def clear_up(folder: Path) -> None:
+    """All have loaded what was handed over: remove it, and what earlier attempts at it left."""
+    for left in folder.parent.glob(f"{folder.name.rsplit('-', 1)[0]}-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _packed(value: Any, tensors: list[Any]) -> Any:

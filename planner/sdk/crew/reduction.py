@@ -147,6 +147,8 @@ class Reduction:
     def _finish(self) -> None:
         """The backward pass is over: send what is left, wait for all, hand out the sums."""
         self._armed = False
+        for bucket in self._buckets[self._sent :]:
+            bucket.take_accumulated(self._weight)
         while self._sent < len(self._buckets):
             self._send()
         for bucket in self._buckets:
@@ -198,6 +200,12 @@ class _Bucket:
             else:
                 torch.mul(gradient, weight, out=view)
         parameter.grad = view
+
+    def take_accumulated(self, weight: float) -> None:
+        """Take in what only earlier micro-batches of the step used: no hook tells of it."""
+        for place in tuple(self.missing):
+            if self.parameters[place].grad is not None:
+                self.take(self.parameters[place], weight)
 
     def close(self) -> None:
         """No gradient comes any more; a parameter that had none counts as zero."""
