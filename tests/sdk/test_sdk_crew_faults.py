@@ -29,6 +29,8 @@ STRIKE = """
     from planner.sdk.crew import coordinator, crew as crews, preparing
     from planner.sdk.crew.group import GroupBroken
 
+    coordinator._GATHER_S = 1000.0  # whoever takes over hears of all others without this wait
+
     def strike(owner, name, when=lambda *_, **__: True, *, after=False, number=signal.SIGKILL):
         real = getattr(owner, name)
         def struck(*args, **named):
@@ -90,24 +92,26 @@ ORDERS: dict[str, dict[str, object]] = {
     "stop": {"seq": 1, "stop": True},
     "knobs": {"seq": 1, "adjust": {"id": "maths", "global_batch": 64, "lr_rule": "none"}},
 }
-KNOWING = "strike(boundary.CrewBoundary, '_learn', lambda self, o: bool(o.{kind}), after=True)"
-SAVING = "strike(keeper.Keeper, 'save')"
-LEAVING = "strike(distributed.Workers, 'leave')"
+MOMENTS = {
+    "knowing": "strike(boundary.CrewBoundary, '_learn', lambda _, o: bool(o.{kind}), after=True)",
+    "saving": "strike(keeper.Keeper, 'save')",
+    "leaving": "strike(distributed.Workers, 'leave')",
+}
 
 
 @pytest.mark.parametrize(
-    ("kind", "strike", "victim"),
+    ("kind", "moment", "victim"),
     [
-        *((kind, KNOWING, victim) for kind in ORDERS for victim in (0, 1)),
-        *((kind, SAVING, victim) for kind in ("save", "stop") for victim in (0, 1)),
-        ("stop", LEAVING, 1),
+        *((kind, "knowing", victim) for kind in ORDERS for victim in (0, 1)),
+        *((kind, "saving", victim) for kind in ("save", "stop") for victim in (0, 1)),
+        ("stop", "leaving", 1),
     ],
 )
 def test_an_order_outlives_a_worker_that_dies_with_it(
-    bench: Bench, nursery: Nursery, kind: str, strike: str, victim: int
+    bench: Bench, nursery: Nursery, kind: str, moment: str, victim: int
 ) -> None:
     """All have acknowledged it; one of three dies before its step, or while it is carried out."""
-    job = job_of(bench, nursery, victim, strike.format(kind=kind))
+    job = job_of(bench, nursery, victim, MOMENTS[moment].format(kind=kind))
     job.start(3)
     job.until(lambda: job.step() > 2)
     bench.order(**ORDERS[kind])
@@ -263,7 +267,7 @@ def test_what_a_script_saves_for_a_newcomer_is_removed_when_it_is_loaded(
     [
         (1, 2, f"strike(crews.Crew, 'enter', {IN_RECOVERY})"),
         (0, 1, f"strike(crews.Crew, 'enter', {IN_RECOVERY})"),
-        (2, 0, "strike(preparing.Preparation, '_build', lambda self, plan: plan.generation > 1)"),
+        (2, 0, "strike(preparing.Preparation, '_build', lambda self, plan: bool(plan.lost))"),
     ],
     ids=["two others", "the leader and the next one", "the leader while it connects"],
 )
@@ -277,7 +281,8 @@ def test_another_worker_dies_while_a_loss_is_recovered_from(
     job.until_adjusted()
     left = [worker for worker in range(4) if worker not in (first, second)]
     assert job.finish() == {first: -9, second: -9, **dict.fromkeys(left, 0)}, job.output()
-    assert sorted(sum(losses(job), [])) == sorted([first, second])
+    told = [worker for lost in losses(job) for worker in lost]
+    assert sorted(told) == sorted([first, second])
     assert job.crew() == left
     each_once(job)
 
@@ -354,6 +359,15 @@ def test_a_worker_is_lost_before_the_first_step_of_a_resume(
     assert job.finish() == {victim: -9, **survivors}, job.output()
     assert losses(job) == [[victim]]
     assert together(stopped, job) == [Counter(range(SAMPLES))] * EPOCHS
+
+
+def test_first_workers_whose_leader_is_lost_before_they_met_end_with_an_error(
+    bench: Bench, nursery: Nursery
+) -> None:
+    job = job_of(bench, nursery, 0, "strike(preparing.Preparation, '_build')")
+    job.start(3)
+    assert job.finish() == {0: -9, 1: 1, 2: 1}, job.output()
+    assert job.output().count("SdkError: worker 0 was lost before the workers had met") == 2
 
 
 @pytest.mark.parametrize("victim", [0, 1])

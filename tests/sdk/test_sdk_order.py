@@ -90,3 +90,11 @@ def test_every_sample_weighs_the_same_in_a_step(
         assert share[-1].finish == pytest.approx(
             micro_batches(0, samples, rank=0, workers=count, micro_batch=micro_batch)[-1].finish
         ), "after the workers met, all must scale alike"
+
+
+def test_a_worker_without_a_share_does_a_sample_that_weighs_nothing() -> None:
+    """A loss may leave more workers than the step has samples; the others wait for all parts."""
+    shares = [micro_batches(10, 12, rank=rank, workers=4, micro_batch=8) for rank in range(4)]
+    assert [len(share) for share in shares] == [1, 1, 1, 1]
+    parts = [(micro.start, micro.stop, micro.weight) for (micro,) in shares]
+    assert parts == [(10, 11, 0.5), (11, 12, 0.5), (11, 12, 0.0), (11, 12, 0.0)]

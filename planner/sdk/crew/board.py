@@ -67,6 +67,7 @@ class Board:
         generation: The one that the training loop is in.
         recovering: The newest generation that was made since a worker was lost.
         expelled: The others went on without this worker.
+        deserted: Worker 0, through which the first workers meet, was lost before they met.
         over: Training ended before this worker joined.
         stop_wished: Why a worker asks all to stop.
         refused: Why a generation that was wanted cannot be, by the id that asked for it.
@@ -82,6 +83,7 @@ class Board:
     generation: int = 0
     recovering: int = 0
     expelled: bool = False
+    deserted: bool = False
     over: bool = False
     stop_wished: str = ""
     refused: dict[str, str] = field(default_factory=dict)

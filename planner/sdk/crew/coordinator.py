@@ -58,7 +58,7 @@ class Coordinator:
             preparation=self._next,
             expel=self._expel,
         )
-        self._joins = False
+        self._joins = self._first = False
         self._takeover_until_s: float | None = None
         self._leaving = False
 
@@ -74,6 +74,7 @@ class Coordinator:
         if self.me.worker == 0:
             self._lead.await_first(workers)
         else:
+            self._first = True
             self.join()
 
     def lead_alone(self) -> None:
@@ -92,7 +93,7 @@ class Coordinator:
     def give(self, order: Order) -> None:
         """Tell everyone an order."""
         if order.plan and order.plan != self._next.generation:
-            self._recover()  # it was withdrawn meanwhile; who waits to enter it enters this one
+            self._lead.recover()  # it was withdrawn meanwhile; who waits to enter it enters this one
             return
         self._next.order(order.plan)
         for line in self._peers:
@@ -101,7 +102,7 @@ class Coordinator:
     def entered(self, plan: Plan) -> None:
         """The training loop is in this generation now."""
         self._lead.entered(plan)
-        self._joins = False
+        self._joins = self._first = False
         self._next.entered(plan.generation)
         leader = plan.members[0]
         if leader.worker == self.me.worker:
@@ -174,6 +175,7 @@ class Coordinator:
             self._peers.leader = None
             if self._joins:
                 self._next.discard()  # turned to again at the next tick, whoever leads then
+                self._board.note(deserted=self._first)
             else:
                 self._lead.lose(line.worker)
                 self._seek_leader()
@@ -257,7 +259,7 @@ class Coordinator:
 
     def _on_plan(self, _line: Line, message: Message) -> None:
         plan = Plan.of_json(message)
-        self._lead.seen = max(self._lead.seen, plan.generation)
+        self._lead.heard_of(plan)
         now = self.plan.generation if self.plan is not None else 0
         if plan.generation > max(self._next.generation, now):
             self._next.discard()

@@ -149,18 +149,20 @@ class Crew:
         """Meet the other first workers.
 
         Raises:
-            SdkError: They did not come.
+            SdkError: They did not come, or worker 0 was lost.
         """
         if workers == 1:
             return
         coordinator = self._start()
         coordinator.network.do(lambda: coordinator.gather(workers))
-        if not self.board.wait(lambda: self.board.entry is not None, _BEGIN_S):
+        board = self.board
+        if not board.wait(lambda: board.entry is not None or board.deserted, _BEGIN_S):
             raise SdkError(f"the other {workers - 1} workers did not come within {_BEGIN_S:.0f} s")
-        entry = self.board.take_entry()
-        if entry is not None:
-            retire(entry.handing)
-            self._settle(entry)
+        entry = board.take_entry()
+        if entry is None:
+            raise SdkError("worker 0 was lost before the workers had met: start all of them again")
+        retire(entry.handing)
+        self._settle(entry)
 
     def join(self) -> None:
         """Turn to those who train, and wait to be let in."""

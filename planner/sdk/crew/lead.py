@@ -109,6 +109,11 @@ class Lead:
         self._told |= set(plan.lost)
         self._entered_s = time.monotonic()
 
+    def heard_of(self, plan: Plan) -> None:
+        """Another worker leads, and told of this plan."""
+        self.seen = max(self.seen, plan.generation)
+        self.lost |= set(plan.lost)  # if this worker takes over, it waits for none of them
+
     def broke(self, generation: int) -> None:
         """A collective of that generation failed for one of its workers."""
         self._broken_generation = max(self._broken_generation, generation)

@@ -114,7 +114,7 @@ class CrewFolder:
     def secret(self) -> str:
         """What every worker of the attempt knows, made by whoever asks first."""
         path = self.path / _SHARED
-        beside = self.path / f".{_SHARED}-{os.getpid()}"
+        beside = self._beside(_SHARED)
         if not path.exists():
             handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(handle, "w") as file:
@@ -132,7 +132,7 @@ class CrewFolder:
         """
         content = {"leader": list(leader), **plan.as_json()}
         path = self._file(plan.generation)
-        beside = self.path / f".{path.name}-{os.getpid()}"
+        beside = self._beside(path.name)
         beside.write_text(json.dumps(content))
         try:
             os.link(beside, path)
@@ -178,6 +178,13 @@ class CrewFolder:
         with contextlib.suppress(OSError):  # only a worker that was thought dead asks for it
             self.make()
             (self.path / _OVER).touch()
+
+    def _beside(self, name: str) -> Path:
+        """Where this worker alone writes what is to be called `name`.
+
+        A process id would not do: workers in containers often have the same.
+        """
+        return self.path / f".{name}-{secrets.token_hex(8)}"
 
     def _file(self, generation: int) -> Path:
         return self.path / f"{_PREFIX}{generation:06d}"
