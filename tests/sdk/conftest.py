@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.nursery import Nursery
 from support.sdkbench import Bench
 
 import planner.sdk
@@ -32,6 +33,14 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "planner" / "__init__.py").touch()
     shutil.copy(SDK / "_stage" / "sitecustomize.py", folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def nursery(stage: Path) -> Iterator[Nursery]:
+    """Workers of a crew are forked here."""
+    made = Nursery(stage)
+    yield made
+    made.close()
 
 
 @pytest.fixture

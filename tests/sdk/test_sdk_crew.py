@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from support.crewbench import EPOCHS, CrewBench
+from support.nursery import Nursery
 from support.sdkbench import Bench
 
 pytestmark = pytest.mark.torch
@@ -40,7 +41,7 @@ def weights(job: CrewBench) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def untouched(
-    stage: Path, tmp_path_factory: pytest.TempPathFactory
+    stage: Path, nursery: Nursery, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., dict[str, torch.Tensor]]:
     """Weights of the same training with one worker that nobody disturbs; trained once each."""
     known: dict[str, dict[str, torch.Tensor]] = {}
@@ -48,7 +49,9 @@ def untouched(
     def train(**variables: object) -> dict[str, torch.Tensor]:
         key = str(sorted(variables.items()))
         if key not in known:
-            alone = CrewBench(Bench(tmp_path_factory.mktemp("alone"), stage), **variables)
+            alone = CrewBench(
+                Bench(tmp_path_factory.mktemp("alone"), stage), nursery=nursery, **variables
+            )
             alone.start()
             assert alone.finish() == {0: 0}, alone.output()
             known[key] = weights(alone)
@@ -67,6 +70,7 @@ def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float
 def test_resizes_in_mid_epoch_change_nothing_but_the_order_of_sums(
     bench: Bench, untouched: Untouched
 ) -> None:
+    """With workers that start as on any machine; the other tests fork theirs."""
     job = CrewBench(bench)
     job.start(1)
     job.until(lambda: job.step() > 3)
@@ -85,9 +89,9 @@ def test_resizes_in_mid_epoch_change_nothing_but_the_order_of_sums(
     assert apart(weights(job), untouched()) < ORDER_OF_SUMS
 
 
-def test_a_move_is_bit_identical(bench: Bench, untouched: Untouched) -> None:
+def test_a_move_is_bit_identical(bench: Bench, nursery: Nursery, untouched: Untouched) -> None:
     """The leader itself goes; its random states go on where it stopped, dropout included."""
-    job = CrewBench(bench, DTYPE="float32", DROPOUT=0.2)
+    job = CrewBench(bench, nursery=nursery, DTYPE="float32", DROPOUT=0.2)
     job.start(1)
     job.until(lambda: job.step() > 3)
     second = job.grow()
@@ -103,9 +107,9 @@ def test_a_move_is_bit_identical(bench: Bench, untouched: Untouched) -> None:
 
 @pytest.mark.parametrize("victim", ["leader", "other"])
 def test_a_killed_worker_costs_one_batch_computed_again(
-    bench: Bench, untouched: Untouched, victim: str
+    bench: Bench, nursery: Nursery, untouched: Untouched, victim: str
 ) -> None:
-    job = CrewBench(bench)
+    job = CrewBench(bench, nursery=nursery)
     job.start(2)
     job.until(lambda: job.step() > 5)
     killed = 0 if victim == "leader" else 1
@@ -119,9 +123,9 @@ def test_a_killed_worker_costs_one_batch_computed_again(
 
 
 def test_one_of_four_is_killed_and_a_new_one_takes_its_place(
-    bench: Bench, untouched: Untouched
+    bench: Bench, nursery: Nursery, untouched: Untouched
 ) -> None:
-    job = CrewBench(bench)
+    job = CrewBench(bench, nursery=nursery)
     job.start(4)
     job.until(lambda: job.step() > 5)
     job.processes[2].kill()
@@ -136,9 +140,11 @@ def test_one_of_four_is_killed_and_a_new_one_takes_its_place(
     assert apart(weights(job), untouched()) < ORDER_OF_SUMS
 
 
-def test_a_newcomer_that_dies_changes_nothing(bench: Bench, untouched: Untouched) -> None:
+def test_a_newcomer_that_dies_changes_nothing(
+    bench: Bench, nursery: Nursery, untouched: Untouched
+) -> None:
     """While it imports, when it is ready, and right after it was let in."""
-    job = CrewBench(bench)
+    job = CrewBench(bench, nursery=nursery)
     job.start(1)
     job.until(lambda: job.step() > 3)
     importing = job.grow()
@@ -162,9 +168,9 @@ def test_a_newcomer_that_dies_changes_nothing(bench: Bench, untouched: Untouched
     assert apart(weights(job), untouched()) < ORDER_OF_SUMS
 
 
-def test_a_worker_that_comes_back_from_the_dead_leaves(bench: Bench) -> None:
+def test_a_worker_that_comes_back_from_the_dead_leaves(bench: Bench, nursery: Nursery) -> None:
     """Stopped for longer than it counts as alive, the leader finds that the others went on."""
-    job = CrewBench(bench, PLANNER_CREW_SILENCE_S=2)
+    job = CrewBench(bench, nursery=nursery, PLANNER_CREW_SILENCE_S=2)
     job.start(2)
     job.until(lambda: job.step() > 3)
     os.kill(job.processes[0].pid, signal.SIGSTOP)
@@ -176,8 +182,10 @@ def test_a_worker_that_comes_back_from_the_dead_leaves(bench: Bench) -> None:
     each_once(job)
 
 
-def test_loader_processes_change_without_a_lost_sample(bench: Bench, untouched: Untouched) -> None:
-    job = CrewBench(bench, LOADERS=1, PLANNER_LOADER_WORKERS=1)
+def test_loader_processes_change_without_a_lost_sample(
+    bench: Bench, nursery: Nursery, untouched: Untouched
+) -> None:
+    job = CrewBench(bench, nursery=nursery, LOADERS=1, PLANNER_LOADER_WORKERS=1)
     job.start(1)
     job.until(lambda: job.step() > 3)
     job.want("more", loader_workers=2)
@@ -195,8 +203,10 @@ def test_loader_processes_change_without_a_lost_sample(bench: Bench, untouched: 
     assert apart(weights(job), untouched()) < ORDER_OF_SUMS
 
 
-def test_a_worker_dies_with_batches_drawn_ahead(bench: Bench, untouched: Untouched) -> None:
-    job = CrewBench(bench, LOADERS=2)
+def test_a_worker_dies_with_batches_drawn_ahead(
+    bench: Bench, nursery: Nursery, untouched: Untouched
+) -> None:
+    job = CrewBench(bench, nursery=nursery, LOADERS=2)
     job.start(2)
     job.until(lambda: job.step() > 5)
     job.processes[0].kill()
@@ -207,14 +217,14 @@ def test_a_worker_dies_with_batches_drawn_ahead(bench: Bench, untouched: Untouch
 
 
 def test_a_stop_reaches_all_at_one_step_and_is_resumed_with_another_number(
-    bench: Bench, untouched: Untouched
+    bench: Bench, nursery: Nursery, untouched: Untouched
 ) -> None:
-    first = CrewBench(bench)
+    first = CrewBench(bench, nursery=nursery)
     first.start(2)
     first.until(lambda: first.step() > 5)
     first.processes[1].terminate()
     assert first.finish() == {0: 75, 1: 75}, first.output()
-    second = CrewBench(bench)
+    second = CrewBench(bench, nursery=nursery)
     second.start(3)
     assert second.finish() == {0: 0, 1: 0, 2: 0}, second.output()
     begun, done = first.trained(), second.trained()
@@ -224,8 +234,8 @@ def test_a_stop_reaches_all_at_one_step_and_is_resumed_with_another_number(
     assert apart(weights(second), untouched()) < ORDER_OF_SUMS
 
 
-def test_what_cannot_be_is_refused_with_the_reason(bench: Bench) -> None:
-    job = CrewBench(bench)
+def test_what_cannot_be_is_refused_with_the_reason(bench: Bench, nursery: Nursery) -> None:
+    job = CrewBench(bench, nursery=nursery)
     job.start(1)
     job.until(lambda: job.step() > 3)
     job.want("too small", global_batch=1, crew=[0, 1])
@@ -238,10 +248,10 @@ def test_what_cannot_be_is_refused_with_the_reason(bench: Bench) -> None:
 
 
 def test_a_larger_global_batch_keeps_the_schedule_by_samples(
-    bench: Bench, untouched: Untouched
+    bench: Bench, nursery: Nursery, untouched: Untouched
 ) -> None:
     """Twice the batch, half the steps, the same learning rate at the end, but for its factor."""
-    job = CrewBench(bench)
+    job = CrewBench(bench, nursery=nursery)
     job.start(1)
     job.until(lambda: job.step() > 3)
     job.want("maths", global_batch=64, lr_rule="sqrt")
@@ -254,10 +264,10 @@ def test_a_larger_global_batch_keeps_the_schedule_by_samples(
 
 
 def test_random_adjustments_and_kills_train_every_sample_once(
-    bench: Bench, untouched: Untouched
+    bench: Bench, nursery: Nursery, untouched: Untouched
 ) -> None:
     draw = random.Random(5)
-    job = CrewBench(bench)
+    job = CrewBench(bench, nursery=nursery)
     job.start(2)
     job.until(lambda: job.step() > 3)
     for number in range(10):

@@ -11,7 +11,6 @@ import signal
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from support.crewbench import SCRIPT, CrewBench
@@ -43,13 +42,6 @@ STRIKE = """
     if int(os.environ["PLANNER_WORKER"]) == VICTIM:
 """
 IN_RECOVERY = "lambda self, entry, mine: entry.plan.recovers"
-
-
-@pytest.fixture(scope="module")
-def nursery(stage: Path) -> Iterator[Nursery]:
-    made = Nursery(stage)
-    yield made
-    made.close()
 
 
 @pytest.fixture(autouse=True)

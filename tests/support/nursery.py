@@ -7,6 +7,7 @@ and ends, the imports and taking them down again, is not as with a process of it
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import runpy
@@ -155,6 +156,8 @@ if __name__ == "__main__":
 
     torch.optim.SGD([torch.zeros(1)], lr=0.1)  # which imports as much again
 
+    gc.collect()
+    gc.freeze()  # or every worker copies what its garbage collector touches
     work = _serve()
     if work is not None:
         _become(work)
