@@ -152,13 +152,16 @@ def test_a_newcomer_that_is_stopped_leaves_and_another_one_may_come(
 def test_a_plan_withdrawn_as_it_is_ordered_holds_nobody_up(bench: Bench, nursery: Nursery) -> None:
     """The leader's training loop orders what its network's thread has just given up."""
     strike = """
-        real, withdrawn = coordinator.Coordinator.give, []
-        def give(self, order):
-            if order.plan and not withdrawn:
-                withdrawn.append(order)
-                self._withdraw(self._next.plan)
-            real(self, order)
-        coordinator.Coordinator.give = give
+        real, withdrawn = crews.Crew.give, []
+        def give(self, **what):
+            if what.get("plan") and not withdrawn:
+                withdrawn.append(what)
+                mine = self._coordinator
+                mine.network.do(lambda: mine._withdraw(mine._next.plan))
+                while self.board.entry is not None:
+                    time.sleep(0.01)
+            return real(self, **what)
+        crews.Crew.give = give
     """
     job = job_of(bench, nursery, 0, strike)
     job.start(1)
