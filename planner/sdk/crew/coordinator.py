@@ -93,7 +93,8 @@ class Coordinator:
     def give(self, order: Order) -> None:
         """Tell everyone an order."""
         if order.plan and order.plan != self._next.generation:
-            self._lead.recover()  # it was withdrawn meanwhile; who waits to enter it enters this one
+            # It was withdrawn meanwhile: who waits to enter it enters this one.
+            self._lead.recover()
             return
         self._next.order(order.plan)
         for line in self._peers:
