@@ -113,7 +113,7 @@ class Boundary(Protocol):
 
 
 class Planner(Protocol):
-    """Works out what an order needs of the feed; see planner.sdk.changes."""
+    """Works out what an order needs of the feed; see planner.sdk.screening."""
 
     def screen(self, adjust: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """As the leader: take a wish up; what the workers must agree on for it, if anything."""

@@ -13,36 +13,28 @@ from planner.sdk.crew.crew import Crew, Entered, Standing
 from planner.sdk.crew.group import GroupBroken
 from planner.sdk.errors import EXIT_FINISHED, EXIT_STOPPED, SdkError
 from planner.sdk.gear import Gear
-from planner.sdk.levers import Knobs, Refused, turned
-from planner.sdk.loading import LoaderSettings
+from planner.sdk.inforce import InForce
+from planner.sdk.levers import Knobs
 from planner.sdk.memory import forget_peak
 from planner.sdk.memorylevers import MemoryLevers
-from planner.sdk.planned import require_possible
-from planner.sdk.plannedfeed import PlannedFeed, Shape
+from planner.sdk.plannedfeed import PlannedFeed
 from planner.sdk.reports import Reports
 from planner.sdk.schedule import Ticks, scale_learning_rate
 from planner.sdk.state import Position
-
-_LOADER_LEAD_STEPS = 4
-"""Steps in which new loader processes come up while the old ones still serve."""
 
 
 class Changes:
     """Carries changes out at step boundaries, and tells what came of them.
 
     Attributes:
-        knobs: What is in force.
+        in_force: The knobs as they are now.
+        reports: What is told of changes.
     """
 
     def __init__(self, gear: Gear, feed: PlannedFeed) -> None:
         env = gear.env
-        self.knobs = Knobs(
-            global_batch=feed.global_batch,
-            micro_batch=feed.micro_batch,
-            loader_workers=feed.loader_workers,
-            memory=env.memory,
-            lr_scale=env.lr_scale,
-        )
+        self.in_force = InForce(env, feed)
+        self.reports = Reports(gear, feed)
         self._feed = feed
         self._parts = gear.parts
         self._crew = gear.crew
@@ -55,123 +47,26 @@ class Changes:
         self._probing = gear.probing
         self._device = gear.device
         self._memory = MemoryLevers(gear.parts.model)
-        self._normal_micro_batch = feed.micro_batch
         self._schedule_batch = env.schedule_batch or feed.global_batch
         self._ticks: Ticks | None = None
         self._buffers = Buffers(gear.parts.model)
-        self._reports = Reports(gear, feed)
         self._begin()
 
     def _begin(self) -> None:
         """Have in force what this worker was started with."""
-        at, scale = self._keeper.at, self.knobs.lr_scale
+        at, scale = self._keeper.at, self.in_force.knobs.lr_scale
         if scale != at.lr_scale:
             factor = scale / at.lr_scale
             scale_learning_rate(self._parts.optimizer, self._parts.scheduler, factor)
             self._keeper.at = at._replace(lr_scale=scale)
-        if self.knobs.memory == "low":
+        if self.in_force.knobs.memory == "low":
             self._turn_memory("low")
         if self._crew is not None:
             self._accumulation.reduction.use(self._crew.group)
             plan = self._crew.plan
             if plan is not None and plan.lost:  # while the first workers were loading
-                self._reports.begin(self.knobs, None, "lost", lost=plan.lost)
+                self.reports.begin(self.in_force.knobs, None, "lost", lost=plan.lost)
         self._count_ticks()
-
-    # ---- before a change
-
-    def screen(self, adjust: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """As the leader: take a wish up; what the workers must agree on for it, if anything."""
-        wish = adjust.get("id")
-        self._requests.looked_at(wish)
-        crew = adjust.get("crew")
-        try:
-            target = turned(self.knobs, adjust, self._normal_micro_batch)
-            members = self._checked_crew(crew) if crew is not None else None
-            self._check(target, len(members) if members is not None else self._workers.count)
-        except (Refused, SdkError) as error:
-            self._courier.say("adjust_refused", at_once=True, id=wish, reason=str(error))
-            return None
-        if members is not None and self._crew is not None and isinstance(crew, list):
-            try:
-                self._crew.want(crew, None if wish is None else str(wish))
-            except OSError as error:
-                reason = f"other workers cannot be met: {error}"
-                self._courier.say("adjust_refused", at_once=True, id=wish, reason=reason)
-                return None
-        if target != self.knobs:
-            return adjust
-        if members is None or members == frozenset(self._crew.workers if self._crew else ()):
-            self._reports.begin(self.knobs, wish, "asked")
-            self._reports.close(self.knobs)  # it is in force already
-        return None
-
-    def room_for(self, workers: int, epoch: int, position: int) -> bool:
-        """Whether the step that begins there has samples for so many workers."""
-        step = self._feed.step(epoch, position)
-        return step is None or step.samples >= 2 * workers
-
-    def refuse(self, reasons: Mapping[str, str]) -> None:
-        """As the leader: tell of wishes that came to nothing, by id."""
-        for wish, reason in reasons.items():
-            self._courier.say("adjust_refused", at_once=True, id=wish, reason=reason)
-
-    def withdraw(self) -> None:
-        """As the leader: wait for nobody any more."""
-        self._requests.looked_at(None)
-        if self._crew is not None and self._crew.started:
-            self._crew.want(self._crew.workers, None)
-
-    def _checked_crew(self, crew: object) -> frozenset[int]:
-        if self._crew is None or not self._crew.can_change:
-            raise Refused(
-                "the script joins its workers by itself: their number can only be changed by "
-                "checkpoint and relaunch"
-            )
-        if not isinstance(crew, list) or not crew or not all(isinstance(w, int) for w in crew):
-            raise Refused(f"a crew is a list of worker numbers, not {crew!r}")
-        return frozenset(crew)
-
-    def _check(self, target: Knobs, workers: int) -> None:
-        """Raise `Refused` or `SdkError` when it cannot be."""
-        why = self._feed.fits(workers=workers, global_batch=target.global_batch)
-        if why is not None:
-            raise Refused(why)
-        if target.global_batch != self.knobs.global_batch and self._parts.optimizer is None:
-            raise Refused("attach() was given no optimizer whose learning rate could follow")
-        shape = self._shape(target, 0, workers)
-        require_possible(shape, self._parts, crew=self._crew is not None)
-
-    def lead_steps(self, adjust: Mapping[str, Any] | None) -> int:
-        """Steps from now until a change can be had without a pause."""
-        if adjust is None:
-            return self._feed.horizon
-        target = turned(self.knobs, adjust, self._normal_micro_batch)
-        loader = self._loader_settings(target) != self._feed.settings
-        return max(self._feed.horizon, _LOADER_LEAD_STEPS if loader else 0)
-
-    def ahead(self, steps: int) -> tuple[int, int]:
-        """Epoch and position so many steps from now."""
-        at = self._keeper.at
-        return self._feed.ahead(at.epoch, at.position, steps)
-
-    def prepare(self, order: Order) -> None:
-        """An order became known that is due later."""
-        if order.at <= self._keeper.at.step:
-            return
-        if order.plan and self._crew is not None and self._crew.board.entry is not None:
-            plan = self._crew.board.entry.plan
-            rank = plan.rank(self._crew.worker)
-            if rank is not None:
-                shape = self._shape(self.knobs, rank, len(plan.members))
-                self._feed.announce(order.epoch, order.position, shape)
-        elif order.knobs is not None:
-            target = turned(self.knobs, order.knobs, self._normal_micro_batch)
-            shape = self._shape(target, self._workers.rank, self._workers.count)
-            self._feed.announce(order.epoch, order.position, shape)
-            settings = self._loader_settings(target)
-            if settings != self._feed.settings:
-                self._feed.prepare(order.epoch, order.position, settings)
 
     # ---- knobs
 
@@ -180,18 +75,17 @@ class Changes:
         wish = adjust.get("id")
         if self._workers.leads:
             self._requests.looked_at(wish)
-            self._reports.begin(self.knobs, wish, "asked")
-        before = self.knobs
-        self._apply(turned(before, adjust, self._normal_micro_batch))
-        if self.knobs.memory == "normal":
-            self._normal_micro_batch = self.knobs.micro_batch
+            self.reports.begin(self.in_force.knobs, wish, "asked")
+        self._apply(self.in_force.target(adjust))
+        if self.in_force.knobs.memory == "normal":
+            self.in_force.normal_micro_batch = self.in_force.knobs.micro_batch
 
     def _apply(self, target: Knobs) -> None:
-        before, self.knobs = self.knobs, target
+        before, self.in_force.knobs = self.in_force.knobs, target
         at = self._keeper.at
-        shape = self._shape(target, self._workers.rank, self._workers.count)
+        shape = self.in_force.shape(target, self._workers.rank, self._workers.count)
         self._feed.reshape(at.epoch, at.position, shape)
-        settings = self._loader_settings(target)
+        settings = self.in_force.loader_settings(target)
         if settings != self._feed.settings:
             if not self._feed.prepared_for(at.epoch, at.position):
                 self._feed.prepare(at.epoch, at.position, settings)
@@ -213,24 +107,10 @@ class Changes:
         self._keeper.in_background = memory != "low"  # which takes a copy of all states
         forget_peak(self._device)
 
-    def _loader_settings(self, knobs: Knobs) -> LoaderSettings:
-        return LoaderSettings(knobs.loader_workers, lean=knobs.memory == "low")
-
-    def _shape(self, knobs: Knobs, rank: int, workers: int) -> Shape:
-        now = self._feed.shape
-        return Shape(
-            rank=rank,
-            workers=workers,
-            global_batch=knobs.global_batch,
-            micro_batch=knobs.micro_batch,
-            split=now.split,
-            drop_last=now.drop_last,
-        )
-
     def _count_ticks(self) -> None:
         drop_last = self._feed.shape.drop_last
         ticks = Ticks(self._feed.samples, self._schedule_batch, drop_last=drop_last)
-        own = self.knobs.global_batch != self._schedule_batch
+        own = self.in_force.knobs.global_batch != self._schedule_batch
         self._ticks = ticks if own or ticks.count != self._feed.steps_per_epoch else None
         self._accumulation.ticks = 1
 
@@ -330,7 +210,7 @@ class Changes:
         """Have the first batches ready by the time that training comes there."""
         if order.seed != self._keeper.at.seed:
             self._feed.reseed(order.seed)
-        shape = self._shape(self.knobs, rank, workers)
+        shape = self.in_force.shape(self.in_force.knobs, rank, workers)
         self._feed.reshape(order.epoch, order.position, shape)
         self._feed.open_early(order.epoch, order.position)
 
@@ -347,8 +227,8 @@ class Changes:
             step=self._keeper.at.step if has_state else -1,
             position=position,
             random=randomness.capture(),
-            knobs=self.knobs._asdict(),
-            normal_micro_batch=self._normal_micro_batch,
+            knobs=self.in_force.knobs._asdict(),
+            normal_micro_batch=self.in_force.normal_micro_batch,
         )
 
     def _take_place(self, entered: Entered, redone_samples: int = 0) -> None:
@@ -368,10 +248,10 @@ class Changes:
         self._stopwatch.report_to(self._courier if leads else None)
         self._accumulation.reduction.use(self._crew.group if self._crew is not None else None)
         knobs = Knobs(**entered.source.knobs)
-        if knobs != self.knobs:
+        if knobs != self.in_force.knobs:
             self._take_over_knobs(knobs)
-        self._normal_micro_batch = entered.source.normal_micro_batch
-        shape = self._shape(self.knobs, self._workers.rank, self._workers.count)
+        self.in_force.normal_micro_batch = entered.source.normal_micro_batch
+        shape = self.in_force.shape(self.in_force.knobs, self._workers.rank, self._workers.count)
         if entered.plan.recovers:
             self._feed.rewind(at.epoch, at.position, shape)
         else:
@@ -386,8 +266,8 @@ class Changes:
         if leads:
             plan = entered.plan
             reason = "lost" if plan.recovers else "asked"
-            self._reports.begin(
-                self.knobs,
+            self.reports.begin(
+                self.in_force.knobs,
                 plan.id,
                 reason,
                 source=entered.source,
@@ -399,10 +279,10 @@ class Changes:
 
     def _take_over_knobs(self, knobs: Knobs) -> None:
         """A newcomer learns what was turned since it was started; rates came with the state."""
-        if knobs.memory != self.knobs.memory:
+        if knobs.memory != self.in_force.knobs.memory:
             self._turn_memory(knobs.memory)
-        self.knobs = knobs
-        settings = self._loader_settings(knobs)
+        self.in_force.knobs = knobs
+        settings = self.in_force.loader_settings(knobs)
         if settings != self._feed.settings:
             at = self._keeper.at
             self._feed.prepare(at.epoch, at.position, settings)
@@ -428,13 +308,13 @@ class Changes:
 
     def stepped(self) -> None:
         """A step is done."""
-        if self._reports.open:
-            self._reports.stepped(self.knobs)
+        if self.reports.open:
+            self.reports.stepped(self.in_force.knobs)
 
     def steps_end(self) -> None:
         """An epoch's steps are done: what follows is no pause."""
-        if self._reports.open:
-            self._reports.close(self.knobs)
+        if self.reports.open:
+            self.reports.close(self.in_force.knobs)
 
 
 def _due(board: Board) -> bool:

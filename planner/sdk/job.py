@@ -22,6 +22,7 @@ from planner.sdk.keeper import Keeper
 from planner.sdk.loop import Loop
 from planner.sdk.planned import make_feed
 from planner.sdk.plannedfeed import PlannedFeed
+from planner.sdk.screening import Screening
 from planner.sdk.signals import StopFlag
 from planner.sdk.state import Parts
 from planner.sdk.stopwatch import Stopwatch
@@ -131,17 +132,24 @@ class TrainingJob(Job):
             crew=gear.crew is not None,
         )
         gear.keeper.begin(planned=feed.planned, dataset_samples=feed.samples)
-        changes = Changes(gear, feed) if isinstance(feed, PlannedFeed) else FixedChanges(gear)
-        boundary: Boundary
-        if gear.crew is not None:
-            boundary = CrewBoundary(gear.requests, gear.crew, gear.keeper, changes)
+        changes: Changes | FixedChanges
+        planner: Screening | FixedChanges
+        if isinstance(feed, PlannedFeed):
+            changes = Changes(gear, feed)
+            planner = Screening(gear, feed, changes)
         else:
-            boundary = ScriptBoundary(gear.requests, gear.workers, changes)
+            changes = planner = FixedChanges(gear)
         announce(gear, feed)
-        self._loop = Loop(gear, feed, changes, boundary)
+        self._loop = Loop(gear, feed, changes, _boundary(gear, planner))
         if isinstance(changes, Changes) and gear.env.joins:
             _get_ready(gear, loader, changes)
         yield from self._loop.run()
+
+
+def _boundary(gear: Gear, planner: Screening | FixedChanges) -> Boundary:
+    if gear.crew is not None:
+        return CrewBoundary(gear.requests, gear.crew, gear.keeper, planner)
+    return ScriptBoundary(gear.requests, gear.workers, planner)
 
 
 def _assemble(env: WorkerEnv, parts: Parts, epochs: int) -> Gear:
@@ -178,7 +186,7 @@ def _assemble(env: WorkerEnv, parts: Parts, epochs: int) -> Gear:
 
 def _get_ready(gear: Gear, loader: Any, changes: Changes) -> None:
     """Warm up beside those who train, then take a place among them."""
-    env, knobs = gear.env, changes.knobs
+    env, knobs = gear.env, changes.in_force.knobs
     share = min(knobs.micro_batch, -(-knobs.global_batch // max(1, env.world_size)))
     warm_up(gear.parts.model, loader, share, gear.device)
     gear.courier.say("ready", at_once=True, worker=env.worker)
