@@ -32,6 +32,12 @@ from runners.base import Leftover
 from support.planning import NOW, WORK, estimate, job
 
 RUN_ID = "r-7f3k"
+DEADLINE = (datetime.now(UTC) + timedelta(days=1)).replace(
+    hour=10, minute=0, second=0, microsecond=0
+)
+"""Of the run that has one: still to come, on whatever day the tests are run."""
+DAY = f"{DEADLINE:%Y-%m-%d}"
+DAY_AFTER = f"{DEADLINE + timedelta(days=1):%Y-%m-%d}"
 
 
 def plan(result: EstimateResult | None = None) -> Plan:
@@ -101,6 +107,13 @@ def view(state: RunState = RunState.RUNNING, *, progress: float = 0.5, **changes
         last_checkpoint_step=92,
     )
     return replace(made, **of_view)
+
+
+def limited() -> RunView:
+    """A running run with a cap of $1 and a deadline at 10:00."""
+    made = view()
+    goal = Goal(budget_usd=1.0, deadline_at=DEADLINE)
+    return replace(made, plan=replace(made.plan, goal=goal))
 
 
 def extended(view: RunView, deadline_s: float | None, budget_usd: float | None) -> RunView:

@@ -167,3 +167,8 @@ def estimate(
         if not options
         else (),
     )
+
+
+def all_failed() -> EstimateResult:
+    """What comes of an estimate whose every probe failed."""
+    return estimate(candidates=[], probes=(probe("failed", error="exit code 1"), probe("oom")))
