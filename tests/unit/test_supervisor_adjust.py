@@ -19,8 +19,8 @@ from planner.store.codec import to_json
 from planner.store.files import load
 from planner.store.layout import AttemptDir
 from runners.base import Handle, Status, WorkerState, WorkerStatus
+from tests.support.deadsupervisor import Killed, die_at, leave
 from tests.support.runs import make_case
-from tests.unit.test_supervisor_life import Killed, die_at, leave
 
 LAW = {"samples": 2000, "epochs": 2, "sample_s": 0.05, "base_s": 0.05, "sync_s": 0.02}
 
