@@ -38,7 +38,7 @@ _EXAMPLES = {
     "micro_batch": "such as 64",
     "loader_workers": "such as 4",
     "memory": "low or normal",
-    "move": "such as local:1",
+    "move": "such as local:other",
     "checkpoint_interval": "such as 5m, or auto",
     "global_batch": "such as 512",
 }
