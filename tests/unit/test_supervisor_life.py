@@ -47,7 +47,7 @@ def test_numbers_of_the_journal_have_no_gaps_and_replay_to_the_same(tmp_path):
 
 def test_six_hours_replay_in_a_moment_and_twice_the_same(tmp_path):
     """Six hours of steps of ten seconds; the wall time is only told, as machines differ."""
-    looks = LoopSettings(poll_s=2.0)
+    looks = LoopSettings(poll_s=5.0)
     law = {"samples": 7200, "epochs": 3, "global_batch": 10, "sample_s": 1.0, "tail_s": 25.0}
     journals = []
     for name in ("a", "b"):
