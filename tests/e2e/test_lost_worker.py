@@ -102,7 +102,7 @@ def test_kill_9_of_a_worker_loses_no_sample(work: Work, worker: int) -> None:
     process_of(work, worker).kill()
 
     work.wait(run_id, lambda: len(changes(work, run_id)) == 2, "a replacement", poll_s=0.5)
-    (output / "hurry").touch()
+    work.hurry(run_id)
     assert work.rest(run_id) == "done"
 
     run = work.json("status", run_id)

@@ -35,6 +35,7 @@ def test_a_closed_terminal_leaves_real_training_alone(work: Work) -> None:
 
     second = Terminal(work.command("attach", "@last"), work.path, environment)
     second.see("%")
+    work.hurry(run_id)
     assert second.end(timeout_s=120) == 0
     os.close(second.master)
     assert f"{run_id} done" in second.shown

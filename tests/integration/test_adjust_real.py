@@ -68,6 +68,7 @@ def test_workers_join_die_are_replaced_and_outlive_the_supervisor(work):
         poll_s=0.3,
     )
     assert work.json("status", run_id)["in_force"]["workers"] == 2
+    work.hurry(run_id)
     assert work.rest(run_id) == "done"
     run = work.json("status", run_id)
     assert run["progress"]["step"] == run["progress"]["steps_total"]
