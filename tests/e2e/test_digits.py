@@ -48,6 +48,7 @@ def assert_valid(document: Any, name: str) -> None:
     assert errors == []
 
 
+@pytest.mark.timeout(600)  # minutes of training, on a machine that may be shared
 def test_digits_from_estimate_to_report(work: Work) -> None:
     subprocess.run([sys.executable, "prepare.py"], cwd=work.path, check=True)
     estimate = work.json("estimate", "job.toml", "--deadline", "10m")
