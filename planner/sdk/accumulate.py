@@ -13,7 +13,7 @@ import functools
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from planner.sdk.clipping import find_clipping, intercept_clipping
@@ -44,6 +44,8 @@ class Accumulation:
         self._frozen = False  # the scheduler stands still
         self._grown: tuple[Any, weakref.ref[Any]] | None = None  # a parameter, its gradient
         self._undo: list[Callable[[], None]] = []
+        self._known: list[Any] = []
+        self._counted = -1
 
     def install(
         self, *, accumulates: bool, freeze_scheduler: bool, own_ticks: bool = False
@@ -57,6 +59,7 @@ class Accumulation:
                 schedules refuse that.
         """
         self._frozen = freeze_scheduler
+        self._counted = -1  # the model may have got other parts since
         if not accumulates:
             find_clipping()  # a change that accumulates should find it done
         else:
@@ -70,6 +73,7 @@ class Accumulation:
 
     def remove(self) -> None:
         """Give the objects back as they were."""
+        self.reduction.disarm()
         if self._undo:
             self._sync_gradients(True)
         while self._undo:
@@ -138,10 +142,19 @@ class Accumulation:
                     "cannot be gathered: use optimizer.zero_grad() or model.zero_grad()"
                 )
 
-    def parameters(self) -> Iterator[Any]:
-        """Every parameter that the optimiser changes."""
-        for group in self._optimizer.param_groups:
-            yield from group["params"]
+    def parameters(self) -> list[Any]:
+        """Every parameter that the optimiser changes, then those of the model that it does not.
+
+        The latter may count as well: in the norm of all gradients, to which they are clipped.
+        """
+        groups = self._optimizer.param_groups
+        count = sum(len(group["params"]) for group in groups)
+        if count != self._counted:
+            known = [p for group in groups for p in group["params"]]
+            known += self._model.parameters() if hasattr(self._model, "parameters") else ()
+            self._known = list({id(p): p for p in known}.values())
+            self._counted = count
+        return self._known
 
     def _zero_grad(self, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         fresh = self._micro.first and not self._begun

@@ -28,7 +28,8 @@ STRIKE = """
     from planner.sdk.crew import coordinator, crew as crews, preparing
     from planner.sdk.crew.group import GroupBroken
 
-    coordinator._GATHER_S = 1000.0  # whoever takes over hears of all others without this wait
+    assert coordinator._TAKE_OVER_S
+    coordinator._TAKE_OVER_S = 1000.0  # whoever takes over hears of all others without this wait
 
     def strike(owner, name, when=lambda *_, **__: True, *, after=False, number=signal.SIGKILL):
         real = getattr(owner, name)

@@ -1,26 +1,22 @@
-"""Gradients added up over two workers, whatever parameters each of them uses and in which order.
-
-Both workers are threads of this process, joined by a group of Gloo's.
-"""
+"""Gradients added up over two workers, whatever parameters each of them uses and in which order."""
 
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable
-from datetime import timedelta
-from typing import Any
 
 import pytest
 import torch
-import torch.distributed as distributed
+from support.twoworkers import on_two_workers
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from planner.sdk.accumulate import Accumulation
 from planner.sdk.crew import reduction
 from planner.sdk.crew.group import Group
 from planner.sdk.crew.reduction import Reduction
 from planner.sdk.errors import SdkError
+from planner.sdk.order import Micro
 
 pytestmark = pytest.mark.torch
 
@@ -36,36 +32,12 @@ def many_small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reduction, "_BUCKET_BYTES", 2 * SIZE * 4)
 
 
-def on_two_workers(work: Callable[[int, Group], Any]) -> list[Any]:
-    """What each worker's `work` returned, or what it raised."""
-    store = distributed.HashStore()
-    results: list[Any] = [None, None]
-
-    def run(rank: int) -> None:
-        try:
-            options = distributed.ProcessGroupGloo._Options()
-            options._devices = [distributed.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
-            options._timeout = timedelta(seconds=20)
-            raw = distributed.ProcessGroupGloo(store, rank, 2, options)
-            results[rank] = work(rank, Group(raw, rank, 2, torch.device("cpu")))
-        except Exception as error:
-            results[rank] = error
-
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60.0)
-        assert not thread.is_alive(), "a worker waits for ever"
-    return results
-
-
 def parameters(count: int) -> list[nn.Parameter]:
     return [nn.Parameter(torch.ones(SIZE)) for _ in range(count)]
 
 
 def joined(own: list[nn.Parameter], group: Group, rank: int) -> Reduction:
-    made = Reduction(lambda: iter(own))
+    made = Reduction(lambda: list(own))
     made.use(group)
     made.arm(WEIGHTS[rank])
     return made
@@ -227,3 +199,125 @@ def test_sparse_gradients_are_added_up() -> None:
         counts += weight * torch.bincount(indices, minlength=5)
     for found in on_two_workers(work):
         torch.testing.assert_close(found, counts[:, None].expand(5, SIZE))
+
+
+Optimizers = [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW]
+
+
+@pytest.mark.parametrize("optimizer", Optimizers, ids=lambda kind: kind.__name__)
+def test_gradients_lie_in_memory_as_their_parameters_do(
+    optimizer: Callable[..., torch.optim.Optimizer],
+) -> None:
+    """Fused optimizers pair them by their place in memory."""
+
+    def model() -> nn.Conv2d:
+        torch.manual_seed(0)
+        return nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    torch.manual_seed(1)
+    images = [torch.randn(2, 3, 8, 8) for _ in WEIGHTS]
+    models = [model() for _ in WEIGHTS]
+
+    def work(rank: int, group: Group) -> torch.Tensor:
+        own = models[rank]
+        steps = optimizer(own.parameters(), lr=0.1, fused=True)
+        made = joined(list(own.parameters()), group, rank)
+        for _ in range(2):
+            made.arm(WEIGHTS[rank])
+            steps.zero_grad()
+            own(images[rank]).square().mean().backward()
+            steps.step()
+        return own.weight.detach()
+
+    alone = model()
+    steps = optimizer(alone.parameters(), lr=0.1, fused=True)
+    for _ in range(2):
+        steps.zero_grad()
+        for part, weight in zip(images, WEIGHTS, strict=True):
+            (weight * alone(part).square().mean()).backward()
+        steps.step()
+    for found in on_two_workers(work):
+        torch.testing.assert_close(found, alone.weight.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_parameters_that_are_freed_and_frozen_in_training_are_followed() -> None:
+    def work(rank: int, group: Group) -> list[list[list[float] | None]]:
+        own = parameters(4)
+        own[0].requires_grad_(False)
+        made = joined(own, group, rank)
+        found = []
+        for frozen in (0, 3, None):
+            for number, parameter in enumerate(own):
+                parameter.requires_grad_(number != frozen)
+                parameter.grad = None
+            made.arm(WEIGHTS[rank])
+            loss = sum(p.sum() * (number + 1) * (rank + 1) for number, p in enumerate(own))
+            loss.backward()  # type: ignore[union-attr]
+            found.append(gradients(own))
+        return found
+
+    share = WEIGHTS[0] + 2 * WEIGHTS[1]
+    whole = [[share * (number + 1)] * SIZE for number in range(4)]
+    wanted = [[None, *whole[1:]], [*whole[:3], None], whole]
+    first, second = on_two_workers(work)
+    assert first == second == wanted
+
+
+def test_a_worker_that_trains_other_parameters_leaves_and_no_step_counts() -> None:
+    def work(rank: int, group: Group) -> bool:
+        own = parameters(4)
+        own[2].requires_grad_(rank == 0)
+        return joined(own, group, rank).failed
+
+    first, second = on_two_workers(work)
+    assert first is True
+    assert isinstance(second, SdkError)
+    assert "not those of the others" in str(second)
+
+
+def accumulation(model: nn.Module, optimizer: torch.optim.Optimizer, group: Group) -> Accumulation:
+    made = Accumulation(model=model, optimizer=optimizer, scheduler=None)
+    made.reduction.use(group)  # not installed: what that replaces is shared by both threads
+    return made
+
+
+def test_parameters_that_the_optimizer_leaves_out_count_in_the_norm() -> None:
+    """All gradients are clipped to one norm, which has to be the same on all workers."""
+
+    def work(rank: int, group: Group) -> list[float]:
+        model = nn.ParameterList(parameters(2))
+        optimizer = torch.optim.SGD([model[0]], lr=0.1)
+        made = accumulation(model, optimizer, group)
+        made.begin(Micro(0, 1, weight=WEIGHTS[rank]))
+        (model[0] * (rank + 1) + model[1] * (5 * rank + 1)).sum().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return list(model[0].tolist())
+
+    first, second = on_two_workers(work)
+    assert first == second != [1.0] * SIZE
+
+
+def test_after_the_batches_of_an_epoch_a_worker_may_do_a_pass_of_its_own() -> None:
+    """One that evaluates gradients, say: nobody waits for it."""
+
+    def work(rank: int, group: Group) -> list[list[float] | None]:
+        model = nn.ParameterList(parameters(2))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        made = accumulation(model, optimizer, group)
+        made.begin(Micro(0, 1, weight=WEIGHTS[rank]))
+        chained(list(model), (0, 1)).backward()  # type: ignore[no-untyped-call]
+        made.remove()
+        optimizer.zero_grad()
+        if rank == 0:
+            chained(list(model), (0, 1)).backward()  # type: ignore[no-untyped-call]
+        return gradients(list(model))
+
+    first, second = on_two_workers(work)
+    assert first == gradients_alone() and second == [None, None]
+
+
+def gradients_alone() -> list[list[float] | None]:
+    own = parameters(2)
+    chained(own, (0, 1)).backward()  # type: ignore[no-untyped-call]
+    return gradients(own)

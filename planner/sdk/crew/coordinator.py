@@ -12,11 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from planner.sdk.crew.board import Board, Order
-from planner.sdk.crew.lead import GATHER_S, Lead
+from planner.sdk.crew.lead import Lead
 from planner.sdk.crew.lines import Line, Message, Network
 from planner.sdk.crew.peers import Peers
 from planner.sdk.crew.plan import CrewFolder, Member, Plan
 from planner.sdk.crew.preparing import Preparation
+
+_TAKE_OVER_S = 5.0
+"""What the others get to turn to a worker that takes over."""
 
 
 class Coordinator:
@@ -41,11 +44,12 @@ class Coordinator:
         board: Board,
         silence_s: float,
     ) -> None:
+        secret = folder.secret()  # before anything is opened: the folder may refuse
         self.network = Network(host, self)
         self.me = Member(worker, host, self.network.port)
         self._folder = folder
         self._board = board
-        self._peers = Peers(self.me, self.network, folder.secret(), silence_s)
+        self._peers = Peers(self.me, self.network, secret, silence_s)
         self._next = Preparation(
             self.me, device, board, self.network, done=self._ready, failed=self._not_ready
         )
@@ -237,7 +241,7 @@ class Coordinator:
             if member.worker not in self._lead.lost and self._peers.turn_to(member, joins=False):
                 return
             self._lead.lost.add(member.worker)
-        self._takeover_until_s = time.monotonic() + GATHER_S
+        self._takeover_until_s = time.monotonic() + _TAKE_OVER_S
         self._take_over_when_all_are_here()
 
     def _take_over_when_all_are_here(self) -> None:

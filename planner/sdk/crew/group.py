@@ -92,7 +92,7 @@ class Group:
     def send_all(self, tensors: Sequence[Any], source: int) -> None:
         """Fill `tensors` on every worker with those of `source`, some at a time under way.
 
-        They stand on the CPU and, but for those of `source`, are contiguous. Raises `GroupBroken`.
+        They stand on the CPU and have one dimension. Raises `GroupBroken`.
         """
         options = self._torch.distributed.BroadcastOptions()
         options.rootRank = source
@@ -127,7 +127,7 @@ class _Parcel:
 
     def __init__(self, tensors: Sequence[Any], *, sends: bool) -> None:
         torch: Any = sys.modules["torch"]
-        self._views = [tensor.detach().reshape(-1).view(torch.uint8) for tensor in tensors]
+        self._views = [tensor.view(torch.uint8) for tensor in tensors]
         self._sizes = [view.numel() for view in self._views]
         self._packed = not sends and len(tensors) > 1
         if len(tensors) == 1:

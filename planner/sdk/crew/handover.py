@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.sdk.crew.group import Group
+from planner.sdk.crew.strides import flat, is_dense
 from planner.sdk.state import Parts
 
 
@@ -44,7 +45,7 @@ def send_state(group: Group, parts: Parts, source: int, folder: Path) -> dict[st
         tensors = []
         packed = json.loads(text)
         states = _unpacked(packed, tensors)
-    group.send_all([tensor.detach().cpu() for tensor in tensors] if sends else tensors, source)
+    group.send_all([flat(tensor.detach().cpu()) for tensor in tensors], source)
     return states
 
 
@@ -66,8 +67,10 @@ def _packed(value: Any, tensors: list[Any]) -> Any:
     """`value` as JSON; its tensors are added to `tensors` and described where they stood."""
     torch: Any = sys.modules["torch"]
     if isinstance(value, torch.Tensor):
-        tensors.append(value)
-        return {"tensor": [str(value.dtype).removeprefix("torch."), list(value.shape)]}
+        dense = value if is_dense(value) else value.contiguous()
+        tensors.append(dense)
+        kind = str(value.dtype).removeprefix("torch.")
+        return {"tensor": [kind, list(dense.shape), list(dense.stride())]}
     if isinstance(value, Mapping):
         return {"map": [[_packed(k, tensors), _packed(v, tensors)] for k, v in value.items()]}
     if isinstance(value, (list, tuple)):
@@ -85,7 +88,8 @@ def _unpacked(packed: Mapping[str, Any], tensors: list[Any]) -> Any:
     torch: Any = sys.modules["torch"]
     ((kind, content),) = packed.items()
     if kind == "tensor":
-        tensors.append(torch.empty(content[1], dtype=getattr(torch, content[0])))
+        kind_of_number, shape, stride = content
+        tensors.append(torch.empty_strided(shape, stride, dtype=getattr(torch, kind_of_number)))
         return tensors[-1]
     if kind == "map":
         pairs = ((_unpacked(k, tensors), _unpacked(v, tensors)) for k, v in content)

@@ -16,8 +16,8 @@ from planner.sdk.crew.peers import Peers
 from planner.sdk.crew.plan import CrewFolder, Member, Plan
 from planner.sdk.crew.preparing import Preparation
 
-GATHER_S = 5.0
-"""What the others get to turn to a worker that takes over."""
+_GRACE_S = 5.0
+"""What members get after a generation began before those are looked for that are not connected."""
 
 
 class Lead:
@@ -226,7 +226,7 @@ class Lead:
             self.recover()  # nobody is lost, but a collective failed: all meet again
         elif self._next.plan is not None:
             return
-        elif time.monotonic() - self._entered_s > GATHER_S:
+        elif time.monotonic() - self._entered_s > _GRACE_S:
             missing = [worker for worker in plan.workers if worker not in self._peers]
             for worker in missing:
                 self.lose(worker)

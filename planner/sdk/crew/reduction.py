@@ -8,11 +8,13 @@ no exception in the script: the step is marked as failed, changes nothing, and i
 
 from __future__ import annotations
 
+import hashlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from planner.sdk.crew.group import Group, GroupBroken
+from planner.sdk.crew.strides import shaped_like
 from planner.sdk.errors import SdkError
 
 _FIRST_BYTES = 1 << 20
@@ -31,7 +33,7 @@ class Reduction:
     """
 
     def __init__(
-        self, parameters: Callable[[], Iterator[Any]], check: Callable[[], None] = lambda: None
+        self, parameters: Callable[[], Sequence[Any]], check: Callable[[], None] = lambda: None
     ) -> None:
         """`check` is called in the backward pass, before the first gradient is taken."""
         self.failed = False
@@ -41,6 +43,8 @@ class Reduction:
         self._buckets: list[_Bucket] = []
         self._of: dict[Any, _Bucket] = {}
         self._hooks: list[Any] = []
+        self._held: list[int] = []
+        self._compared = False
         self._weight = 1.0
         self._armed = False
         self._queued = False
@@ -56,6 +60,7 @@ class Reduction:
         """From now on reduce over this group; None: there is one worker only."""
         self._group = group
         self._armed = self.failed = False
+        self._compared = False
         if group is None:
             self._let_go()
         elif not self._hooks:
@@ -67,6 +72,7 @@ class Reduction:
         if self._group is None:
             return
         self._weight = weight
+        self._follow_the_script()
         self._armed = True
         self._queued = False
         self._sent = 0
@@ -89,8 +95,42 @@ class Reduction:
                 "batch needs one, or the others wait for ever"
             )
 
+    def _follow_the_script(self) -> None:
+        """Before a step: parameters may have been frozen, freed or added since the last one.
+
+        Raises:
+            SdkError: They are others than the leader's. Its script does something else.
+        """
+        now = [id(p) for p in self._parameters() if p.requires_grad]
+        if now != self._held:
+            self._let_go()
+            self._take_hold()
+        if not self._compared and self._group is not None:
+            self._compare(self._group)
+
+    def _compare(self, group: Group) -> None:
+        """Once a generation: sums of different parameters would be wrong without a word."""
+        self._compared = True
+        described = [
+            (str(p.dtype), p.shape, p.stride()) for b in self._buckets for p in b.parameters
+        ]
+        mine = hashlib.sha256(str(described).encode()).digest()
+        try:
+            everyone = group.gather(mine)
+        except GroupBroken:
+            self.failed = True
+            return
+        if everyone[group.rank] != everyone[0]:
+            raise SdkError(
+                f"this worker trains {len(described)} parameters that are not those of the others: "
+                "the script must make, freeze and free the same ones on all workers, and in an "
+                "epoch that it does not begin with, too"
+            )
+        self.failed = any(other != everyone[0] for other in everyone)  # which leave
+
     def _take_hold(self) -> None:
         parameters = [p for p in self._parameters() if p.requires_grad]
+        self._held = [id(p) for p in parameters]
         for group in _grouped(list(reversed(parameters))):
             bucket = _Bucket(group)
             self._buckets.append(bucket)
@@ -105,7 +145,7 @@ class Reduction:
         for parameter in self._of:
             if parameter.grad is not None:
                 parameter.grad = parameter.grad.clone()  # no longer a part of a bucket
-        self._hooks, self._buckets, self._of = [], [], {}
+        self._hooks, self._buckets, self._of, self._held = [], [], {}, []
 
     def _ready(self, parameter: Any) -> None:
         """A gradient is complete.
@@ -177,7 +217,7 @@ class _Bucket:
         like = parameters[0]
         self.flat = torch.empty(sum(sizes) + len(parameters), dtype=like.dtype, device=like.device)
         *parts, self._used = self.flat.split([*sizes, len(parameters)])
-        self.views = [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
+        self.views = [shaped_like(part, p) for part, p in zip(parts, parameters, strict=True)]
         self._every = set(range(len(parameters)))
 
     def reset(self) -> None:
