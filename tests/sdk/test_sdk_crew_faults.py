@@ -158,7 +158,7 @@ def test_a_plan_withdrawn_as_it_is_ordered_holds_nobody_up(bench: Bench, nursery
             if what.get("plan") and not withdrawn:
                 withdrawn.append(what)
                 mine = self._coordinator
-                mine.network.do(lambda: mine._withdraw(mine._next.plan))
+                mine.network.do(lambda: mine._lead._withdraw(mine._next.plan))
                 while self.board.entry is not None:
                     time.sleep(0.01)
             return real(self, **what)
