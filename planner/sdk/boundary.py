@@ -253,10 +253,7 @@ class CrewBoundary:
             self._give(0, stop=stop)
         elif self._crew.board.ready is not None:
             plan = self._crew.board.ready
-            steps = self._planner.lead_steps(None)
-            while not self._planner.room_for(len(plan.members), *self._when(steps)[1]):
-                steps += 1  # an epoch's last step may be too short to be shared out
-            self._give(steps, plan=plan.generation)
+            self._give(self._steps_to_room(len(plan.members)), plan=plan.generation)
         elif self._crew.board.refused:
             self._planner.refuse(self._crew.board.take_refused())
         elif requests.adjust is not None:
@@ -267,6 +264,18 @@ class CrewBoundary:
             self._planner.withdraw()
         elif requests.save:
             self._give(0, save=_SAVE_REASONS[requests.save])
+
+    def _steps_to_room(self, workers: int) -> int:
+        """Steps until one that so many workers can share: an epoch's last may be too short.
+
+        The next epoch's first step is the furthest: no other has more room.
+        """
+        steps = self._planner.lead_steps(None)
+        while True:
+            epoch, position = self._when(steps)[1]
+            if position == 0 or self._planner.room_for(workers, epoch, position):
+                return steps
+            steps += 1
 
     def _give(self, lead_steps: int, **what: Any) -> None:
         steps, (epoch, position) = self._when(lead_steps)

@@ -91,6 +91,21 @@ def step_bounds(
         start = stop
 
 
+def has_room(
+    samples: int, global_batch: int, workers: int, *, drop_last: bool = False, start: int = 0
+) -> bool:
+    """Whether the step that begins at `start` is a good one for so many workers to begin with.
+
+    Two samples each are, for the statistics of a batch. Where no step has as many, those are that
+    are as long as an epoch's first: whatever can be trained with can be begun with.
+    """
+    first = step_end(samples, global_batch, workers, drop_last=drop_last)
+    stop = step_end(samples, global_batch, workers, drop_last=drop_last, start=start)
+    if first is None or stop is None:
+        return True  # nothing is shared out there
+    return stop - start >= min(_FEWEST * workers, first)
+
+
 @lru_cache(maxsize=256)  # asked for by the loader, then by the loop
 def micro_batches(
     start: int, stop: int, *, rank: int, workers: int, micro_batch: int, split: bool = True

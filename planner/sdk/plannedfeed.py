@@ -14,7 +14,7 @@ from typing import Any
 
 from planner.sdk.errors import SdkError
 from planner.sdk.loading import Aim, Drawn, LoaderSettings, Source
-from planner.sdk.order import Micro, Step, micro_batches, step_bounds, step_end
+from planner.sdk.order import Micro, Step, has_room, micro_batches, step_bounds, step_end
 
 _MAX_SEED = 2**63
 _WINDOW = 4096
@@ -87,6 +87,17 @@ class PlannedFeed:
         if bounds[0][1] - bounds[0][0] < workers:
             return f"{self.samples} samples are too few for {workers} workers"
         return None
+
+    def has_room(self, workers: int, order: int, position: int) -> bool:
+        """Whether so many workers, which `fits` allows, can begin with the step there."""
+        shape = self._shape_at(order, position)
+        return has_room(
+            self.samples,
+            shape.global_batch,
+            workers,
+            drop_last=shape.drop_last,
+            start=position,
+        )
 
     # ---- steps
 

@@ -59,8 +59,7 @@ class Screening:
 
     def room_for(self, workers: int, epoch: int, position: int) -> bool:
         """Whether the step that begins there has samples for so many workers."""
-        step = self._feed.step(epoch, position)
-        return step is None or step.samples >= 2 * workers
+        return self._feed.has_room(workers, epoch, position)
 
     def refuse(self, reasons: Mapping[str, str]) -> None:
         """As the leader: tell of wishes that came to nothing, by id."""

@@ -234,6 +234,19 @@ def test_a_stop_reaches_all_at_one_step_and_is_resumed_with_another_number(
     assert apart(weights(second), untouched()) < ORDER_OF_SUMS
 
 
+def test_workers_join_where_a_step_has_hardly_a_sample_for_each(
+    bench: Bench, nursery: Nursery
+) -> None:
+    job = CrewBench(bench, nursery=nursery, PLANNER_GLOBAL_BATCH=4, EPOCHS=6)
+    job.start(2)
+    job.until(lambda: job.step() > 3)
+    third = job.grow()
+    job.until_ready(third)
+    job.want("grow", crew=[0, 1, third])
+    assert job.until_adjusted("grow")["crew"] == [0, 1, third]
+    assert job.finish() == {0: 0, 1: 0, third: 0}, job.output()
+
+
 def test_what_cannot_be_is_refused_with_the_reason(bench: Bench, nursery: Nursery) -> None:
     job = CrewBench(bench, nursery=nursery)
     job.start(1)

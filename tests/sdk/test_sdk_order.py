@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.sdk.order import Micro, micro_batches, step_bounds
+from planner.sdk.order import Micro, has_room, micro_batches, step_bounds
 
 workers = st.integers(1, 9)
 sizes = st.integers(1, 300)
@@ -43,6 +43,25 @@ def test_only_the_last_step_differs_in_size(samples: int, batch: int, count: int
 def test_a_last_step_too_small_to_share_joins_the_one_before() -> None:
     assert list(step_bounds(131, 64, 2)) == [(0, 64), (64, 131)]
     assert list(step_bounds(132, 64, 2)) == [(0, 64), (64, 128), (128, 132)]
+
+
+@given(samples=st.integers(1, 400), batch=sizes, before=workers, after=workers)
+def test_only_an_epochs_last_step_has_no_room_for_more_workers(
+    samples: int, batch: int, before: int, after: int
+) -> None:
+    """Else workers that wait to join wait for ever."""
+    *full, _ = starts = [start for start, _ in step_bounds(samples, batch, before)]
+    room = {start: has_room(samples, batch, after, start=start) for start in starts}
+    alike = len(list(step_bounds(samples, batch, after))) == len(starts)
+    assert room[0]
+    assert all(room[start] for start in full) or not alike
+
+
+def test_a_short_last_step_is_passed_over_where_a_longer_one_gives_two_samples_each() -> None:
+    starts = (0, 8, 16)
+    assert [has_room(20, 8, 3, start=start) for start in starts] == [True, True, False]
+    assert [has_room(20, 8, 2, start=start) for start in starts] == [True, True, True]
+    assert [has_room(20, 4, 3, start=start) for start in (0, 4, 8)] == [True, True, True]
 
 
 @given(start=st.integers(0, 100), per_worker=st.integers(1, 60), count=workers, data=st.data())
