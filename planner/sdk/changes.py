@@ -75,8 +75,9 @@ class Changes:
         wish = adjust.get("id")
         if self._workers.leads:
             self._requests.looked_at(wish)
-            self.reports.begin(self.in_force.knobs, wish, "asked")
         self._apply(self.in_force.target(adjust))
+        if self._workers.leads:
+            self.reports.begin(self.in_force.knobs, wish, "asked")
         if self.in_force.knobs.memory == "normal":
             self.in_force.normal_micro_batch = self.in_force.knobs.micro_batch
 
@@ -237,6 +238,7 @@ class Changes:
         Raises:
             SdkError: This worker's data set is another one.
         """
+        self.reports.close()  # of what this worker led, while it may still speak
         self._keeper.at = at = Position.of(entered.source.position)
         if at.dataset_samples != self._feed.samples:
             raise SdkError(
@@ -289,6 +291,7 @@ class Changes:
             self._feed.use_prepared()
 
     def _leave(self, crew: Crew) -> None:
+        self.reports.close()
         self._courier.say("left", at_once=True, worker=crew.worker, step=self._keeper.at.step)
         crew.part()
         self._feed.close()
@@ -309,12 +312,12 @@ class Changes:
     def stepped(self) -> None:
         """A step is done."""
         if self.reports.open:
-            self.reports.stepped(self.in_force.knobs)
+            self.reports.stepped()
 
     def steps_end(self) -> None:
         """An epoch's steps are done: what follows is no pause."""
         if self.reports.open:
-            self.reports.close(self.in_force.knobs)
+            self.reports.close()
 
 
 def _due(board: Board) -> bool:

@@ -54,7 +54,7 @@ class Screening:
             return adjust
         if members is None or members == frozenset(self._crew.workers if self._crew else ()):
             self._reports.begin(self._in_force.knobs, wish, "asked")
-            self._reports.close(self._in_force.knobs)  # it is in force already
+            self._reports.close()  # it is in force already
         return None
 
     def room_for(self, workers: int, epoch: int, position: int) -> bool:
