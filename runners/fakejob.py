@@ -268,6 +268,7 @@ class Job:
             step=self.state.step,
             epoch=self.state.epoch,
             samples=self._report.samples(self.state),
+            position=self.state.position,
             lost=[],
             stall_s=stall_s,
             step_time_s=self._pace.step_s,

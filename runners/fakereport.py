@@ -91,6 +91,7 @@ class Reporter:
             generation=state.generation,
             crew=state.crew,
             **pace.in_force(),
+            steps_per_epoch=pace.steps_per_epoch,
             memory=state.knobs["memory"],
             lr_scale=state.knobs["lr_scale"],
             lost_samples=0,

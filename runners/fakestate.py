@@ -47,6 +47,7 @@ class Change(TypedDict):
     step: int
     epoch: int
     samples: int
+    position: int
     lost: list[int]
     stall_s: float
     step_time_s: float

@@ -16,9 +16,28 @@ from runners.fake import FakeRunner
 STEADY = {**LONG, "jitter": 0.0}
 """128 samples a step, 64 at once: two passes for one worker."""
 ADJUSTED_KEYS = {
-    *("t", "type", "id", "reason", "step", "epoch", "samples", "generation", "crew", "lost"),
+    *(
+        "t",
+        "type",
+        "id",
+        "reason",
+        "step",
+        "epoch",
+        "position",
+        "samples",
+        "generation",
+        "crew",
+        "lost",
+    ),
     *("global_batch", "micro_batch", "accumulation", "loader_workers", "memory", "lr_scale"),
-    *("first_step_t", "stall_s", "step_time_s", "redone_samples", "lost_samples"),
+    *(
+        "steps_per_epoch",
+        "first_step_t",
+        "stall_s",
+        "step_time_s",
+        "redone_samples",
+        "lost_samples",
+    ),
 }
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planner.core.adjust import planned
 from planner.services.supervisor.progress import Progress
 from tests.support.runs import fake_estimate, plan_of
 
@@ -67,6 +70,40 @@ def test_an_epochs_last_step_may_be_shorter(plan):
     at = {"step": 5, "epoch": 0, "position": 95}
     attached(progress, samples=995, resumed=at)
     assert progress.steps_total == 5 + 90 + 100
+
+
+def some_steps(progress, number, samples, epoch):
+    many = {"step_time_s": [0.1] * number, "wait_s": [0.0] * number}
+    progress.take({"type": "steps", "step": number, "samples": samples, "epoch": epoch, **many})
+
+
+@pytest.mark.parametrize("told_of_epochs", [True, False])
+def test_what_is_left_out_of_each_epoch_is_not_left_to_do(plan, told_of_epochs):
+    """100 samples, three steps of 32, six of 16: five epochs of each, but for a step of 32."""
+    progress = Progress(plan)
+    attached(progress, epochs=10, steps_per_epoch=3, global_batch=32, samples=100)
+    assert progress.steps_total == 30
+    for epoch in range(5) if told_of_epochs else ():
+        some_steps(progress, 3 * (epoch + 1), 96 * (epoch + 1), epoch)
+        progress.take({"type": "epoch", "epoch": epoch, "step": 3 * (epoch + 1), "tail_s": 0.1})
+    some_steps(progress, 16, 16 * 32, 5)
+    now = {"step": 16, "samples": 16 * 32, "epoch": 5, "position": 32}
+    now |= {"global_batch": 16, "steps_per_epoch": 6}
+    progress.take({"type": "adjusted", **now})
+    assert progress.steps_total == 16 + 4 + 4 * 6
+    assert not progress.in_tail
+    some_steps(progress, 20, 16 * 32 + 4 * 16, 5)
+    assert progress.in_tail
+
+
+def test_a_global_batch_that_the_job_tells_nothing_of_leaves_out_what_it_did_before(plan):
+    plan = replace(plan, work=replace(plan.work, samples=100, epochs=10))
+    progress = Progress(plan)
+    attached(progress, epochs=10, steps_per_epoch=3, global_batch=32, samples=100)
+    some_steps(progress, 15, 15 * 32, 5)
+    knobs = replace(plan.option.knobs, global_batch=16)
+    progress.expect(replace(planned(plan), knobs=knobs))
+    assert progress.steps_total == 15 + 5 * 6
 
 
 def test_steady_steps_give_a_narrow_estimate(plan):

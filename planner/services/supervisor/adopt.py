@@ -209,13 +209,16 @@ def _catch_up(book: RunBook, attempt: Attempt) -> Progress:
     progress.expect(book.in_force)
     known = record.checkpoint.step if record.checkpoint else -1
     metrics: dict[tuple[str, ...], dict[str, object]] = {}
-    for _, event, leads in all_said(attempt):
+    said = list(all_said(attempt))
+    # What was asked for at once may be done in several steps; after the last all of it is in force.
+    last = {event.get("id"): event for _, event, _ in said if event.get("type") == "adjusted"}
+    for _, event, leads in said:
         kind = event.get("type")
         if kind == "memory":
             progress.take_memory(event)
         if not leads:
             continue
-        if kind == "adjusted":
+        if kind == "adjusted" and event is last[event.get("id")]:
             _adjusted(book, attempt, event, progress)
         progress.take(event)
         step = event.get("step")

@@ -19,6 +19,7 @@ from typing import Any
 from planner.core.adjust import InForce
 from planner.core.distribution import Distribution
 from planner.core.plan import Plan
+from planner.services.supervisor.epochs import Epochs
 from planner.services.supervisor.planned import (
     DRIFT_SIGMA,
     planned_epoch_steps,
@@ -60,12 +61,14 @@ class Progress:
         self._interval_s = plan.option.knobs.checkpoint_interval_s
         self.epochs = float(plan.work.epochs)
         self.steps_total = planned_steps(plan)
-        self._steps_per_epoch = planned_epoch_steps(plan)
+        self._epochs = Epochs(
+            samples=plan.work.samples,
+            global_batch=plan.option.knobs.global_batch,
+            steps=planned_epoch_steps(plan),
+        )
         self.peak_memory_bytes: int | None = None
-        self._global_batch = plan.option.knobs.global_batch
         self._chunks: deque[tuple[int, float, float]] = deque(maxlen=_CHUNKS)
         self._open = (0, 0.0, 0.0)
-        self._epoch_samples = 0
         self._last_step_t: float | None = None
         self.first_step_t: float | None = None
         self.stall_s: float | None = None
@@ -92,21 +95,15 @@ class Progress:
 
     def _recount(self, global_batch: int) -> None:
         """Another global batch: what is left is counted in its steps."""
-        if global_batch <= 0 or global_batch == self._global_batch:
+        if global_batch <= 0 or global_batch == self._epochs.global_batch:
             return
-        self._global_batch = global_batch
-        per_epoch = self._plan.work.samples
-        if per_epoch <= 0:
-            return
-        self._steps_per_epoch = math.ceil(per_epoch / global_batch)
-        self._count_by_samples(per_epoch)
+        self._epochs.turn(global_batch)
+        if self._epochs.mixed:
+            self._count_by_samples()
 
-    def _count_by_samples(self, per_epoch: int) -> None:
-        self._epoch_samples = per_epoch
-        epoch, position = divmod(self.samples, per_epoch)
-        left = math.ceil((self.epochs - epoch - 1) * (self._steps_per_epoch or 0))
-        left += math.ceil((per_epoch - position) / self._global_batch)
-        self.steps_total = self.step + max(0, left)
+    def _count_by_samples(self) -> None:
+        self._epochs.mixed = True
+        self.steps_total = self.step + self._epochs.left(self.epochs, self.epoch, self.samples)
 
     def _forget_rates(self) -> None:
         self._chunks.clear()
@@ -121,6 +118,7 @@ class Progress:
             epoch: Epoch it stands in, from 0.
         """
         self.step, self.samples, self.epoch = step, samples, epoch
+        self._epochs.stand(epoch, min(samples, self._epochs.before(epoch, 0)))
         self.rate_before = self.samples_per_s
         self._before_t, self.first_step_t, self.stall_s = self._last_step_t, None, None
         self.steps_seen = 0
@@ -129,8 +127,7 @@ class Progress:
         self.start_s = 0.0
         self._tail_open = False
         self.times_s: dict[str, float] = {}
-        self._chunks.clear()
-        self._open = (0, 0.0, 0.0)
+        self._forget_rates()
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Take in one event of the leader; keys that are missing or odd change nothing."""
@@ -143,6 +140,8 @@ class Progress:
             self._epoch(event)
         elif kind == "checkpoint":
             self._checkpoint(event)
+        elif kind == "adjusted":
+            self._adjusted(event)
         elif kind == "finished":
             self.finished = True
             self.step = said_whole(event.get("step"), self.step)
@@ -157,25 +156,39 @@ class Progress:
     def _attached(self, event: Mapping[str, Any]) -> None:
         self.attached = True
         self.epochs = said_number(event.get("epochs"), self.epochs)
-        self._global_batch = said_whole(event.get("global_batch"), self._global_batch)
-        per_epoch = said_whole(event.get("steps_per_epoch"), 0)
         self._tail_open = False
-        if per_epoch > 0:
-            self._steps_per_epoch = per_epoch
-            self.steps_total = math.ceil(per_epoch * self.epochs)
+        epochs = self._epochs
+        if epochs.attached(event):
+            self.steps_total = math.ceil((epochs.steps or 0) * self.epochs)
         resumed = event.get("resumed")
         resumed = resumed if isinstance(resumed, Mapping) else {}
-        self.step = said_whole(resumed.get("step"), 0)
+        known, self.step = self.step, said_whole(resumed.get("step"), 0)
         self.epoch = said_whole(resumed.get("epoch"), 0)
-        per_epoch = self._epoch_samples or said_whole(event.get("samples"), 0)
         position = said_whole(resumed.get("position"), 0)
-        if not (self._steps_per_epoch and self._global_batch and per_epoch):
+        samples = epochs.before(self.epoch, position) if known != self.step else self.samples
+        epochs.stand(self.epoch, samples - position)
+        said = epochs.mixed or said_whole(event.get("samples"), 0)
+        if not (epochs.steps and epochs.global_batch and epochs.samples and said):
             return
-        usual = self.epoch * self._steps_per_epoch + math.ceil(position / self._global_batch)
-        if self._epoch_samples or self.step != usual:
+        usual = self.epoch * epochs.steps + math.ceil(position / epochs.global_batch)
+        if epochs.mixed or self.step != usual:
             # Steps of another size are in the count: only samples tell what is left.
-            self.samples = self.epoch * per_epoch + position
-            self._count_by_samples(per_epoch)
+            self.samples = samples
+            self._count_by_samples()
+
+    def _adjusted(self, event: Mapping[str, Any]) -> None:
+        """Workers and batches that change may change how many steps an epoch has."""
+        self._reach(event)
+        if self._epochs.adjusted(event):
+            self._count_by_samples()
+
+    def _reach(self, event: Mapping[str, Any]) -> None:
+        """A worker that leaves may keep its last steps to itself, but others tell where it was."""
+        step = said_whole(event.get("step"), self.step)
+        if step > self.step:
+            self.step = step
+            self.samples = said_whole(event.get("samples"), self.samples)
+            self.epoch = said_whole(event.get("epoch"), self.epoch)
 
     def _steps(self, event: Mapping[str, Any]) -> None:
         self.attached = True
@@ -186,6 +199,7 @@ class Progress:
             self.step = step
             self.samples = said_whole(event.get("samples"), self.samples)
             self.epoch = said_whole(event.get("epoch"), self.epoch)
+            self._epochs.reach(self.epoch, self.samples)
         self._note_gap(event.get("t"), times)
         self.steps_seen += max(len(times), 1)
         self._tail_open = self._steps_left_in_epoch() == 0
@@ -216,6 +230,8 @@ class Progress:
 
     def _epoch(self, event: Mapping[str, Any]) -> None:
         self._tail_open = False
+        if said_whole(event.get("step"), -1) == self.step:
+            self._epochs.stand(said_whole(event.get("epoch"), self.epoch) + 1, self.samples)
         tail_s = said_duration_s(event.get("tail_s"))
         if tail_s is not None:
             self._tails.append(tail_s)
@@ -223,12 +239,7 @@ class Progress:
 
     def _checkpoint(self, event: Mapping[str, Any]) -> None:
         duration_s = said_duration_s(event.get("duration_s"))
-        # A worker that leaves may keep its last steps to itself, but they are in what it saved.
-        step = said_whole(event.get("step"), self.step)
-        if step > self.step:
-            self.step = step
-            self.samples = said_whole(event.get("samples"), self.samples)
-            self.epoch = said_whole(event.get("epoch"), self.epoch)
+        self._reach(event)
         stall_s = said_duration_s(event.get("stall_s"))
         stall_s = duration_s if stall_s is None else stall_s
         if duration_s is not None:
@@ -250,13 +261,13 @@ class Progress:
     @property
     def global_batch(self) -> int:
         """Samples of one optimiser step; 0 when unknown."""
-        return self._global_batch
+        return self._epochs.global_batch
 
     @property
     def samples_per_s(self) -> float | None:
         """Recent throughput over all workers; None before it is known."""
         step_s = self._recent_step_s()
-        return self._global_batch / step_s if step_s and self._global_batch else None
+        return self.global_batch / step_s if step_s and self.global_batch else None
 
     @property
     def loader_wait(self) -> float | None:
@@ -292,15 +303,15 @@ class Progress:
         left, step_s = self._steps_left_in_epoch(), self._recent_step_s()
         if left is None or step_s is None or self.finished:
             return False
-        return self.in_tail or (left or self._steps_per_epoch or 0) * step_s <= duration_s
+        return self.in_tail or (left or self._epochs.steps or 0) * step_s <= duration_s
 
     def _steps_left_in_epoch(self) -> int | None:
         """Steps until the next tail; 0 right after an epoch's last one. None when unknown."""
-        if not self._steps_per_epoch:
+        if not self._epochs.steps:
             return None
-        if self._epoch_samples:
-            return math.ceil(-self.samples % self._epoch_samples / self._global_batch)
-        return -self.step % self._steps_per_epoch
+        if self._epochs.mixed:
+            return self._epochs.left_in_epoch(self.epoch, self.samples)
+        return -self.step % self._epochs.steps
 
     @property
     def checkpoint_s(self) -> float | None:
