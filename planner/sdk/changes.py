@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from planner.sdk import randomness
@@ -156,7 +157,7 @@ class Changes:
         """Find out who is left, and go on with them.
 
         Args:
-            redone_samples: What of the interrupted step has to be computed again.
+            redone_samples: What of the interrupted step has to be computed again, if nobody did it.
         """
         crew = self._crew
         if crew is None:
@@ -172,10 +173,15 @@ class Changes:
                 continue
 
     def _go_over(self, crew: Crew, entry: Entry, redone_samples: int = 0) -> None:
-        entered = crew.enter(entry, self._standing(crew, has_state=True))
+        step, standing = self._keeper.at.step, self._standing(crew, has_state=True)
+        standing = replace(standing, position={**standing.position, "redone": redone_samples})
+        entered = crew.enter(entry, standing)
         if entered.leaves:
             self._leave(crew)
-        self._take_place(entered, redone_samples)
+        source = entered.source
+        if source.step > step:  # it has done the step that was interrupted here
+            redone_samples = 0
+        self._take_place(entered, max(redone_samples, source.position.get("redone", 0)))
 
     def join(self, stopped: Callable[[], bool]) -> None:
         """As a newcomer: wait to be let in, and take a place.

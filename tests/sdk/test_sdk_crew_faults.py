@@ -210,6 +210,30 @@ def test_nobody_joins_before_a_step_too_short_to_be_shared_out(
     each_once(job, samples=195)
 
 
+def test_a_step_that_another_worker_did_is_not_told_as_redone(
+    bench: Bench, nursery: Nursery
+) -> None:
+    """The leader misses the end of an epoch's last step; its peer waits to average statistics."""
+    strike = """
+        from planner.sdk import loop
+        real, missed = loop.Loop._lost_a_worker, []
+        def lost_a_worker(self, step):
+            reduction = self._accumulation.reduction
+            if reduction.active and step.stop == SAMPLES and not missed:
+                missed.append(step)
+                reduction.failed = True
+            return real(self, step)
+        loop.Loop._lost_a_worker = lost_a_worker
+    """
+    job = job_of(bench, nursery, 0, strike, NORM="batch")
+    job.start(2)
+    told = job.until_adjusted()
+    assert (told["reason"], told["lost"], told["crew"]) == ("lost", [], [0, 1])
+    assert (told["step"], told["redone_samples"]) == (7, 0)
+    assert job.finish() == {0: 0, 1: 0}, job.output()
+    each_once(job)
+
+
 def test_a_newcomer_knows_which_micro_batch_is_the_normal_one(
     bench: Bench, nursery: Nursery
 ) -> None:
