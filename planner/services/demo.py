@@ -349,10 +349,11 @@ class DemoServices:
         from planner.services.demoadjust import expectation, play_change
 
         play = self._working(run_id, "adjusted")
-        found, target = expectation(self.view(run_id), wish, self.recording.estimate.options)
+        at_s, options = self._played_s(play), self.recording.estimate.options
+        found, target = expectation(play, at_s, self.view(run_id), wish, options)
         if dry_run or found.how == "nothing":
             return found
-        return play_change(play, self._played_s(play), wish, found, target)
+        return play_change(play, at_s, wish, found, target)
 
     def _working(self, run_id: str, word: str, resting: Collection[RunState] = _RESTING) -> Play:
         play = self._play(run_id)

@@ -26,11 +26,13 @@ _LEAST_S = 1.0
 
 
 def expectation(
-    view: RunView, wish: Wish, options: Sequence[Option]
+    play: Play, at_s: float, view: RunView, wish: Wish, options: Sequence[Option]
 ) -> tuple[Expectation, InForce]:
     """What would be expected of a change if the run were at work, and what would be in force.
 
     Args:
+        play: What is played.
+        at_s: The recorded second at which it is asked for.
         view: The run as it is played.
         wish: What is asked for.
         options: Those of the recorded estimate: what the recorded machine offered.
@@ -38,7 +40,8 @@ def expectation(
     Raises:
         AdjustRefusedError: It could not or might not be done.
     """
-    now = view.in_force or planned(view.plan)
+    before = RunRecord.replay(play.events(_begins_s(play, at_s)))
+    now = before.adjust.in_force or planned(view.plan)
     verdict = decide(wish, now, _facts(view, options))
     found = expect(view, wish, now, verdict, options)
     return replace(found, notes=(*found.notes, MADE_UP)), verdict.target
@@ -58,9 +61,10 @@ def play_change(
     """
     name = f"you{len(play.asked) + 1}"
     command, expected = f"c-{name}", expected_text(found)
+    begins_s = _begins_s(play, at_s)
     # Before the recording ends, so that something comes of it.
-    done_s = min(at_s + max(found.downtime_s or 0.0, _LEAST_S), play.recorded.duration_s - 1e-3)
-    done_s = max(done_s, at_s)
+    done_s = begins_s + max(found.downtime_s or 0.0, _LEAST_S)
+    done_s = max(min(done_s, play.recorded.duration_s - 1e-3), begins_s)
     decision = Decision(
         id=f"d-{name}",
         at=play.began_at + timedelta(seconds=at_s),
@@ -91,6 +95,12 @@ def play_change(
         (done_s, "decision.measured", {**measured, "adjust": {"state": "done"}}),
     ]
     return replace(found, command=command)
+
+
+def _begins_s(play: Play, at_s: float) -> float:
+    """When what is asked for then begins: it waits for what was asked for before."""
+    done = [done_s for done_s, kind, _ in play.asked if kind == "run.adjusted"]
+    return max([at_s, *done])
 
 
 def _facts(view: RunView, options: Sequence[Option]) -> Facts:

@@ -171,6 +171,21 @@ def test_a_change_is_expected_as_in_a_live_session_then_made_up_and_says_so(
     assert demo.view(run_id).summary.state is RunState.DONE
 
 
+def test_a_change_waits_for_the_one_before_and_leaves_it_in_force(
+    demo: DemoServices, clock: ManualClock
+) -> None:
+    run_id = launched(demo)
+    clock.sleep(RUN_TAKES_S / 4)
+    demo.adjust(run_id, parse_wish(["workers=2"], relaunch=False))
+    demo.adjust(run_id, parse_wish(["loader_workers=1"], relaunch=False))
+    assert demo.adjust(run_id, parse_wish(["workers=2"], relaunch=False)).how == "nothing"
+    clock.sleep(RUN_TAKES_S / 2)
+    view = demo.view(run_id)
+    assert [change.state for change in view.adjustments] == ["done", "done"]
+    assert view.in_force is not None
+    assert (view.in_force.workers, view.in_force.knobs.loader_workers) == (2, 1)
+
+
 def test_a_change_that_could_not_be_made_is_refused(demo: DemoServices, clock: ManualClock) -> None:
     run_id = launched(demo)
     clock.sleep(RUN_TAKES_S / 4)
