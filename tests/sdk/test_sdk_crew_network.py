@@ -97,7 +97,10 @@ def tap() -> Iterator[Tap]:
 
 def closed(connection: socket.socket) -> bool:
     connection.settimeout(10)
-    return connection.recv(1) == b""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:  # with something unread
+        return True
 
 
 def test_two_workers_of_an_attempt_know_each_other(worker: Callable[..., Worker]) -> None:
@@ -159,8 +162,27 @@ def test_nobody_follows_a_leader_that_does_not_know_the_secret(
         assert other.hears() == (0, "impostor")
 
 
-@pytest.mark.parametrize("message", [b"{}", b"[]", b'"hello"', b'{"type": "hello"}', b"\xff\n"])
-def test_nonsense_is_turned_away(worker: Callable[..., Worker], message: bytes) -> None:
+def hello(proof: str) -> bytes:
+    return json.dumps({"type": "hello", "nonce": "n", "proof": proof}).encode()
+
+
+NONSENSE = {
+    "empty": b"{}",
+    "list": b"[]",
+    "text": b'"hello"',
+    "no proof": b'{"type": "hello"}',
+    "not text": b"\xff\n",
+    "proof beyond ASCII": hello("\u00e9"),
+    "proof that is no text": hello("\ud800"),
+    "nested": b"[" * 4000,
+    "many": b"\n".join([hello("\u00e9")] * 500),
+}
+
+
+@pytest.mark.parametrize("message", NONSENSE.values(), ids=NONSENSE)
+def test_nonsense_is_turned_away_without_a_word(
+    worker: Callable[..., Worker], message: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
     leader = worker(0)
     with socket.create_connection((HOST, leader.me.port)) as stranger:
         stranger.sendall(message + b"\n")
@@ -169,6 +191,41 @@ def test_nonsense_is_turned_away(worker: Callable[..., Worker], message: bytes) 
     other.turn_to(leader.me)
     while (heard := leader.hears()) != (1, "admitted"):
         assert heard[0] is None
+    assert capsys.readouterr().err == ""
+
+
+def test_a_stranger_whom_a_worker_fails_on_is_dropped(
+    worker: Callable[..., Worker],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fails(_peers: Peers, _line: Line, _message: Message) -> bool:
+        raise TypeError("of a kind that nobody thought of")
+
+    monkeypatch.setattr(Peers, "admits", fails)
+    leader = worker(0)
+    with socket.create_connection((HOST, leader.me.port)) as stranger:
+        stranger.sendall(b"{}\n")
+        assert closed(stranger)
+    assert leader.hears() == (None, "lost")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_stranger_is_not_read_at_length(worker: Callable[..., Worker]) -> None:
+    leader = worker(0)
+    with socket.create_connection((HOST, leader.me.port)) as stranger:
+        stranger.sendall(json.dumps({"type": "hello", "nonce": "n" * 4096}).encode() + b"\n")
+        assert leader.hears() == (None, "lost")
+
+
+def test_nobody_is_read_at_length_who_is_turned_to(worker: Callable[..., Worker], tap: Tap) -> None:
+    other = worker(1)
+    other.turn_to(tap.member)
+    tap.server.settimeout(10)
+    connection, _ = tap.server.accept()
+    with connection:
+        connection.sendall(json.dumps({"type": "welcome", "proof": "n" * 4096}).encode() + b"\n")
+        assert other.hears() == (0, "lost")
 
 
 def test_who_never_says_anything_is_not_kept(

@@ -53,7 +53,7 @@ class Peers:
         if message.get("type") != "hello" or not isinstance(nonce, str) or nonce in self._nonces:
             return False
         expected = self._proof("hello", nonce, self.me, message.get("member"), message.get("joins"))
-        if not isinstance(proof, str) or not hmac.compare_digest(proof, expected):
+        if not isinstance(proof, str) or not _same(proof, expected):
             return False
         self._nonces.add(nonce)
         line.send({"type": "welcome", "proof": self._proof("welcome", nonce, self.me)})
@@ -64,7 +64,7 @@ class Peers:
         proof = message.get("proof")
         if message.get("type") != "welcome" or not isinstance(proof, str):
             return False
-        welcome = hmac.compare_digest(proof, line.expects)
+        welcome = _same(proof, line.expects)
         if welcome:
             line.expects = ""
         return welcome
@@ -131,3 +131,8 @@ class Peers:
             for line in lines:
                 line.send({"type": "ping"})
         return [line for line in lines if now_s - line.heard_s > self._silence_s]
+
+
+def _same(proof: str, expected: str) -> bool:
+    """Whether a proof is the right one; as bytes, since a stranger's may be of any characters."""
+    return hmac.compare_digest(proof.encode(errors="replace"), expected.encode())
