@@ -32,12 +32,13 @@ class Accumulation:
         ticks: How often the scheduler is really stepped when the script steps it.
     """
 
-    def __init__(self, *, model: Any, optimizer: Any, scheduler: Any) -> None:
+    def __init__(self, *, model: Any, optimizer: Any, scheduler: Any, scaler: Any = None) -> None:
         self.reduction = Reduction(self.parameters, self._check_grown)
         self.ticks = 1
         self._model = model
         self._optimizer = optimizer
         self._scheduler = scheduler
+        self._scaler = scaler
         self._micro = _WHOLE
         self._begun = False  # a step was turned away: zero_grad from here on would lose gradients
         self._finished = False  # gradients are those of the whole global batch
@@ -68,6 +69,8 @@ class Accumulation:
             intercept_clipping(self.gradients_ready, self.parameters, self._undo)
             for module in _with_inner(self._model):
                 _intercept(module, "zero_grad", self._zero_grad, self._undo)
+            if hasattr(self._scaler, "update"):
+                _intercept(self._scaler, "update", self._scaler_update, self._undo)
         if self._scheduler is not None and (accumulates or freeze_scheduler or own_ticks):
             _subclass(self._scheduler, "step", self._scheduler_step, self._undo)
 
@@ -169,6 +172,14 @@ class Accumulation:
         for _ in range(self.ticks):
             result = real(*args, **kwargs)
         return result
+
+    def _scaler_update(self, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not self.reduction.failed:
+            return real(*args, **kwargs)
+        before = self._scaler.state_dict()
+        real(*args, **kwargs)  # it forgets what it found in gradients that are computed again
+        self._scaler.load_state_dict(before)
+        return None
 
     def _scale(self, factor: float) -> None:
         torch: Any = sys.modules["torch"]

@@ -178,7 +178,10 @@ def _assemble(env: WorkerEnv, parts: Parts, epochs: int) -> Gear:
         keeper=keeper,
         requests=Requests(stop, courier, keeper, probing=env.probe_steps is not None),
         accumulation=Accumulation(
-            model=parts.model, optimizer=parts.optimizer, scheduler=parts.scheduler
+            model=parts.model,
+            optimizer=parts.optimizer,
+            scheduler=parts.scheduler,
+            scaler=parts.scaler,
         ),
         stopwatch=Stopwatch(courier if speaks else None),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from planner.sdk.accumulate import Accumulation
 from planner.sdk.crew import reduction
-from planner.sdk.crew.group import Group
+from planner.sdk.crew.group import Group, GroupBroken
 from planner.sdk.crew.reduction import Reduction
 from planner.sdk.errors import SdkError
 from planner.sdk.order import Micro
@@ -321,3 +322,47 @@ def gradients_alone() -> list[list[float] | None]:
     own = parameters(2)
     chained(own, (0, 1)).backward()  # type: ignore[no-untyped-call]
     return gradients(own)
+
+
+class Pretended(Group):
+    """A group of which this worker's part is all there is, while the others are `there`."""
+
+    there = True
+
+    def reduce(self, _flat: Any) -> Any:
+        if not self.there:
+            raise GroupBroken("one is gone")
+
+    def gather(self, blob: bytes) -> list[bytes]:
+        return [blob] * self.size
+
+
+@pytest.mark.parametrize("overflows", [False, True])
+def test_a_step_that_did_not_count_leaves_the_gradient_scaler_as_it_was(overflows: bool) -> None:
+    """Such a step has gradients of one worker only: each would make something else of them."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(model.weight)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2)
+    made = Accumulation(model=model, optimizer=optimizer, scheduler=None, scaler=scaler)
+    group = Pretended(None, 0, 2, torch.device("cpu"))
+    made.reduction.use(group)
+    made.install(accumulates=True, freeze_scheduler=False)
+
+    def scale_after_step(value: float = 1.0) -> float:
+        made.begin(Micro(0, 1))
+        optimizer.zero_grad()
+        scaler.scale(model(torch.full((1, 1), value)).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return scaler.get_scale()
+
+    assert scale_after_step() == 1024.0
+    group.there = False
+    assert scale_after_step(float("inf") if overflows else 1.0) == 1024.0
+    group.there = True
+    model.weight.grad = None
+    made.reduction.use(group)
+    assert scale_after_step() == 2048.0
+    made.remove()
+    assert model.weight.item() == pytest.approx(0.8)
