@@ -19,6 +19,7 @@ from typing import Any
 from planner.sdk.clipping import find_clipping, intercept_clipping
 from planner.sdk.crew.reduction import Reduction
 from planner.sdk.errors import SdkError
+from planner.sdk.gathering import REASON, Gathering
 from planner.sdk.order import Micro
 
 _WHOLE = Micro(0, 0)
@@ -29,11 +30,13 @@ class Accumulation:
 
     Attributes:
         reduction: Adds up the gradients of the workers that planner joins.
+        gathering: Whether the script accumulates by itself.
         ticks: How often the scheduler is really stepped when the script steps it.
     """
 
     def __init__(self, *, model: Any, optimizer: Any, scheduler: Any, scaler: Any = None) -> None:
         self.reduction = Reduction(self.parameters, self._check_grown)
+        self.gathering = Gathering(self.parameters, possible=hasattr(optimizer, "param_groups"))
         self.ticks = 1
         self._model = model
         self._optimizer = optimizer
@@ -42,6 +45,7 @@ class Accumulation:
         self._micro = _WHOLE
         self._begun = False  # a step was turned away: zero_grad from here on would lose gradients
         self._finished = False  # gradients are those of the whole global batch
+        self._accumulates = False  # the objects are taken hold of, not only watched
         self._frozen = False  # the scheduler stands still
         self._grown: tuple[Any, weakref.ref[Any]] | None = None  # a parameter, its gradient
         self._undo: list[Callable[[], None]] = []
@@ -61,8 +65,12 @@ class Accumulation:
         """
         self._frozen = freeze_scheduler
         self._counted = -1  # the model may have got other parts since
+        self._accumulates = accumulates
         if not accumulates:
             find_clipping()  # a change that accumulates should find it done
+            if self.gathering.possible:
+                _intercept(self._optimizer, "step", self._plain_step, self._undo)
+                _intercept(self._optimizer, "zero_grad", self._plain_zero_grad, self._undo)
         else:
             _intercept(self._optimizer, "step", self._step, self._undo)
             _intercept(self._optimizer, "zero_grad", self._zero_grad, self._undo)
@@ -71,14 +79,17 @@ class Accumulation:
                 _intercept(module, "zero_grad", self._zero_grad, self._undo)
             if hasattr(self._scaler, "update"):
                 _intercept(self._scaler, "update", self._scaler_update, self._undo)
+        if hasattr(self._scaler, "step"):  # which leaves the optimizer's out on an overflow
+            _intercept(self._scaler, "step", self._plain_step, self._undo)
         if self._scheduler is not None and (accumulates or freeze_scheduler or own_ticks):
             _subclass(self._scheduler, "step", self._scheduler_step, self._undo)
 
     def remove(self) -> None:
         """Give the objects back as they were."""
         self.reduction.disarm()
-        if self._undo:
+        if self._accumulates:
             self._sync_gradients(True)
+        self._accumulates = False
         while self._undo:
             self._undo.pop()()
         self._micro = _WHOLE
@@ -96,8 +107,20 @@ class Accumulation:
             self.reduction.arm(micro.weight)
         else:
             self.reduction.disarm()
-        if self._undo:
+        if self._accumulates:
             self._sync_gradients(micro.last)
+
+    def end(self) -> None:
+        """After the script's loop body.
+
+        Raises:
+            SdkError: It accumulates by itself what several workers or micro-batches make up.
+        """
+        if not self._micro.last or self.reduction.failed:
+            return
+        self.gathering.ends()
+        if self.gathering.found and (self.reduction.active or not self._micro.first):
+            raise SdkError(REASON)
 
     def gradients_ready(self) -> bool:
         """Whether the gradients are now those of the whole global batch; makes them so."""
@@ -110,9 +133,18 @@ class Accumulation:
                 self._scale(self._micro.finish)
         return True
 
+    def _plain_step(self, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.gathering.steps()
+        return real(*args, **kwargs)
+
+    def _plain_zero_grad(self, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.gathering.clears()
+        return real(*args, **kwargs)
+
     def _step(self, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self.reduction.failed:
             return None  # a worker was lost: the step is done again
+        self.gathering.steps()
         if self.gradients_ready():
             self._begun = False
             return real(*args, **kwargs)
@@ -160,6 +192,7 @@ class Accumulation:
         return self._known
 
     def _zero_grad(self, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.gathering.clears()
         fresh = self._micro.first and not self._begun
         if fresh or self._finished:
             return real(*args, **kwargs)

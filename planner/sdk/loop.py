@@ -189,6 +189,7 @@ class Loop:
             if not self._feed.planned:
                 samples += (batch_samples(batch) or 0) * self._workers.count
             yield batch
+            self._accumulation.end()
         return samples, wait_s
 
     def _lost_a_worker(self, step: Step) -> bool:

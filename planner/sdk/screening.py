@@ -8,6 +8,7 @@ from typing import Any
 from planner.sdk.changes import Changes
 from planner.sdk.crew.board import Order
 from planner.sdk.errors import SdkError
+from planner.sdk.gathering import REASON
 from planner.sdk.gear import Gear
 from planner.sdk.levers import Knobs, Refused
 from planner.sdk.planned import require_possible
@@ -30,9 +31,12 @@ class Screening:
         self._keeper = gear.keeper
         self._courier = gear.courier
         self._requests = gear.requests
+        self._gathering = gear.accumulation.gathering
 
     def screen(self, adjust: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """As the leader: take a wish up; what the workers must agree on for it, if anything."""
+        if not self._gathering.settled:
+            return None  # for now: it is looked at again at the next boundary
         wish = adjust.get("id")
         self._requests.looked_at(wish)
         crew = adjust.get("crew")
@@ -40,6 +44,7 @@ class Screening:
             target = self._in_force.target(adjust)
             members = self._checked_crew(crew) if crew is not None else None
             self._check(target, len(members) if members is not None else self._workers.count)
+            self._check_gathering(target, members)
         except (Refused, SdkError) as error:
             self._courier.say("adjust_refused", at_once=True, id=wish, reason=str(error))
             return None
@@ -94,6 +99,14 @@ class Screening:
             raise Refused("attach() was given no optimizer whose learning rate could follow")
         shape = self._in_force.shape(target, 0, workers)
         require_possible(shape, self._parts, crew=self._crew is not None)
+
+    def _check_gathering(self, target: Knobs, members: frozenset[int] | None) -> None:
+        """Raise `Refused` when gradients that the script itself gathers would be lost by it."""
+        now, crew = self._in_force.knobs, self._crew
+        batches = (target.global_batch, target.micro_batch) != (now.global_batch, now.micro_batch)
+        workers = members is not None and crew is not None and members != frozenset(crew.workers)
+        if self._gathering.found and (batches or workers):
+            raise Refused(REASON)
 
     def lead_steps(self, adjust: Mapping[str, Any] | None) -> int:
         """Steps from now until a change can be had without a pause."""
