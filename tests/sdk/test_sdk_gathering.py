@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 from support.sdkbench import Bench, events
+from support.twoworkers import Pretended
 from torch import nn
 from torch.utils.data import DataLoader
 
 import planner.sdk as sdk
 from planner.sdk.accumulate import Accumulation
-from planner.sdk.crew.group import Group
 from planner.sdk.order import Micro
 
 pytestmark = pytest.mark.torch
@@ -139,7 +139,7 @@ def test_several_workers_or_micro_batches_are_refused(kind: type[Script], worker
     script = kind()
     made = script.accumulation()
     if workers > 1:
-        made.reduction.use(Alone(None, 0, workers, torch.device("cpu")))
+        made.reduction.use(Pretended(None, 0, workers, torch.device("cpu")))
     made.install(accumulates=True, freeze_scheduler=False)
     micros = CUT if workers == 1 else WHOLE
     with pytest.raises(sdk.SdkError, match="every n-th batch by itself"):
@@ -148,13 +148,6 @@ def test_several_workers_or_micro_batches_are_refused(kind: type[Script], worker
             script.act(batch // len(micros) if workers == 1 else batch)
             made.end()
     made.remove()
-
-
-class Alone(Group):
-    """A group whose other workers add nothing."""
-
-    def reduce(self, _flat: Any) -> Any:
-        return None
 
 
 @pytest.mark.parametrize("kind", [Script, EverySecond])

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-from support.twoworkers import on_two_workers
+from support.twoworkers import Pretended, on_two_workers
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from planner.sdk.accumulate import Accumulation
 from planner.sdk.crew import reduction
-from planner.sdk.crew.group import Group, GroupBroken
+from planner.sdk.crew.group import Group
 from planner.sdk.crew.reduction import Reduction
 from planner.sdk.errors import SdkError
 from planner.sdk.order import Micro
@@ -322,19 +321,6 @@ def gradients_alone() -> list[list[float] | None]:
     own = parameters(2)
     chained(own, (0, 1)).backward()  # type: ignore[no-untyped-call]
     return gradients(own)
-
-
-class Pretended(Group):
-    """A group of which this worker's part is all there is, while the others are `there`."""
-
-    there = True
-
-    def reduce(self, _flat: Any) -> Any:
-        if not self.there:
-            raise GroupBroken("one is gone")
-
-    def gather(self, blob: bytes) -> list[bytes]:
-        return [blob] * self.size
 
 
 @pytest.mark.parametrize("overflows", [False, True])

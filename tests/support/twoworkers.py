@@ -1,4 +1,4 @@
-"""Two workers of a crew as threads of this process, joined by a group of Gloo's."""
+"""Workers of a crew in this process: threads joined by a group of Gloo's, or a pretended group."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as distributed
 
-from planner.sdk.crew.group import Group
+from planner.sdk.crew.group import Group, GroupBroken
 
 
 def on_two_workers(work: Callable[[int, Group], Any]) -> list[Any]:
@@ -35,3 +35,16 @@ def on_two_workers(work: Callable[[int, Group], Any]) -> list[Any]:
         thread.join(60.0)
         assert not thread.is_alive(), "a worker waits for ever"
     return results
+
+
+class Pretended(Group):
+    """A group of which this worker's part is all there is, while the others are `there`."""
+
+    there = True
+
+    def reduce(self, _flat: Any) -> Any:
+        if not self.there:
+            raise GroupBroken("one is gone")
+
+    def gather(self, blob: bytes) -> list[bytes]:
+        return [blob] * self.size
