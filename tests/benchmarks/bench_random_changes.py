@@ -135,7 +135,7 @@ def main() -> None:
         print("undisturbed:", " ".join(f"{value:.4f}" for value in quiet))
         print(f"disturbed:   {accuracy(job):.4f} by {dict(kinds)}, {len(told)} changes told")
         print(f"every sample once in {sum(once.values())} of {EPOCHS} epochs")
-        stalls = [event["stall_s"] for event in told]
+        stalls = [event["stall_s"] for event in told if event["stall_s"] is not None]
         print(f"stall: median {statistics.median(stalls):.3f} s, worst {max(stalls):.3f} s")
         print(f"computed a second time: {sum(e['redone_samples'] for e in told)} samples, lost: 0")
         spread = max(quiet) - min(quiet)

@@ -499,6 +499,21 @@ def test_what_is_not_wanted_does_not_count_as_done(tmp_path):
     assert_money_is_right(case)
 
 
+def test_a_change_made_in_two_steps_unseen_is_told_as_a_whole(tmp_path):
+    case = make(tmp_path)
+    case.clock.at(50, lambda: ask(case, "micro_batch=5", "memory=low"))
+    die_at(case, "decision.applied", 1)
+    told = {"type": "adjusted", "id": decision(case), "reason": "asked", "crew": [0]}
+    say(case, **told, stall_s=None, micro_batch=5, memory="normal")
+    say(case, **told, stall_s=0.5, micro_batch=5, memory="low")
+    leave(case)
+    case.clock.sleep(86_400)
+    assert case.go() is RunState.DONE
+    (change,) = case.record.adjust.changes
+    assert (change.state, change.stall_s) == ("done", 0.5)
+    assert case.record.adjust.in_force.memory == "low"
+
+
 def test_what_never_comes_to_be_is_not_done(tmp_path):
     """It says again and again that it works as before."""
     case = make(tmp_path, faults=("never_ready",))
