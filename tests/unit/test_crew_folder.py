@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -87,3 +89,33 @@ def test_a_job_that_is_over_says_so_even_if_nobody_ever_joined(tmp_path: Path) -
     assert not folder.over
     folder.finish()
     assert folder.over
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o750, 0o701, 0o700])
+def test_a_folder_that_is_there_already_is_closed_to_others(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "crew"
+    path.mkdir()
+    path.chmod(mode)
+    CrewFolder(path).make()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+def test_a_folder_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = CrewFolder(tmp_path / "crew")
+    folder.make()
+    monkeypatch.setattr(os, "geteuid", lambda: folder.path.stat().st_uid + 1)
+    with pytest.raises(PermissionError, match="belongs to another user"):
+        folder.make()
+
+
+def test_a_folder_that_cannot_be_closed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "crew"
+    path.mkdir()
+    path.chmod(0o755)
+    monkeypatch.setattr(Path, "chmod", lambda *_: None)
+    with pytest.raises(PermissionError, match="open to other users"):
+        CrewFolder(path).make()

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,8 +109,19 @@ class CrewFolder:
         self.path = path
 
     def make(self) -> None:
-        """Make the folder, for this user alone. Raises OSError."""
+        """Make the folder, for this user alone; one that is there already is closed to others.
+
+        Raises:
+            OSError: It cannot be made, or belongs to another user, who could read the secret.
+        """
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        there = self.path.stat()
+        if there.st_uid != os.geteuid():
+            raise PermissionError(f"{self.path} belongs to another user (uid {there.st_uid})")
+        if stat.S_IMODE(there.st_mode) & 0o077:
+            self.path.chmod(0o700)
+            if self.path.stat().st_mode & 0o077:  # some file systems do not keep modes
+                raise PermissionError(f"{self.path} is open to other users, and stays so")
 
     def secret(self) -> str:
         """What every worker of the attempt knows, made by whoever asks first."""
