@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -66,7 +67,12 @@ def make_feed(
 
 
 def require_possible(shape: Shape, parts: Parts, *, crew: bool) -> None:
-    """Refuse a shape whose micro-batches cannot be accumulated. Raises `SdkError`."""
+    """Refuse a shape whose gradients cannot be put together. Raises `SdkError`."""
+    if crew and shape.workers > 1 and _takes_sparse_only(parts.optimizer):
+        raise SdkError(
+            "gradients are dense once those of several workers are added up, and SparseAdam takes "
+            "sparse ones only: use another optimizer, or one worker"
+        )
     micros = -(-shape.global_batch // (shape.micro_batch * shape.workers))
     if micros > 1:
         check_possible(
@@ -76,6 +82,11 @@ def require_possible(shape: Shape, parts: Parts, *, crew: bool) -> None:
             workers=1 if crew else shape.workers,
             count=micros,
         )
+
+
+def _takes_sparse_only(optimizer: Any) -> bool:
+    torch: Any = sys.modules.get("torch")
+    return torch is not None and isinstance(optimizer, torch.optim.SparseAdam)
 
 
 def _can_split(parts: Parts) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -17,6 +18,9 @@ from planner.sdk.crew.group import Group
 from planner.sdk.crew.reduction import Reduction
 from planner.sdk.errors import SdkError
 from planner.sdk.order import Micro
+from planner.sdk.planned import require_possible
+from planner.sdk.plannedfeed import Shape
+from planner.sdk.state import Parts
 
 pytestmark = pytest.mark.torch
 
@@ -199,6 +203,18 @@ def test_sparse_gradients_are_added_up() -> None:
         counts += weight * torch.bincount(indices, minlength=5)
     for found in on_two_workers(work):
         torch.testing.assert_close(found, counts[:, None].expand(5, SIZE))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_optimizer_of_sparse_gradients_only_has_one_worker(workers: int) -> None:
+    table = nn.Embedding(5, SIZE, sparse=True)
+    shape = Shape(
+        rank=0, workers=workers, global_batch=4, micro_batch=4, split=True, drop_last=False
+    )
+    for kind, refused in ((torch.optim.SGD, False), (torch.optim.SparseAdam, workers > 1)):
+        parts = Parts(model=table, optimizer=kind(table.parameters(), lr=0.1))
+        with pytest.raises(SdkError, match="SparseAdam") if refused else nullcontext():
+            require_possible(shape, parts, crew=True)
 
 
 Optimizers = [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW]
