@@ -21,6 +21,8 @@ from planner.core.adjust import (
 from planner.core.errors import UsageError
 from planner.core.types import AdjustPolicy, Offer, Option, ResourceConfig
 
+_LOADERS, _LOADERS_PER_CPU = 16, 4
+"""Loader processes of a worker: so many always, and so many for each processor it has."""
 MOST_P_OOM = 0.5
 """A larger micro-batch that more likely than this runs out of memory is refused. Below it a try is
 worth its price: a job that runs out of memory goes on from its checkpoint, as it was."""
@@ -256,6 +258,7 @@ def _target(wish: Wish, now: InForce, facts: Facts) -> InForce:
     micro = _micro(wish, now, resources.workers, batch)
     knobs = with_batches(knobs, resources.workers, micro, batch)
     if wish.loader_workers is not None:
+        _loaders(wish.loader_workers, knobs.loader_workers, resources)
         knobs = replace(knobs, loader_workers=wish.loader_workers)
     if wish.checkpoint_interval_s is not None:
         knobs = replace(knobs, checkpoint_interval_s=wish.checkpoint_interval_s)
@@ -270,6 +273,18 @@ def _target(wish: Wish, now: InForce, facts: Facts) -> InForce:
         max_usd_per_h=max(now.max_usd_per_h, wish.max_usd_per_h or 0.0),
     )
     return _with_schedule(wish, now, target)
+
+
+def _loaders(wanted: int, now: int, resources: ResourceConfig) -> None:
+    """Refuse so many loader processes that a machine would do nothing else than start them."""
+    most = max(_LOADERS, _LOADERS_PER_CPU * resources.vcpus_per_node // resources.workers_per_node)
+    if wanted > max(most, now):
+        _refuse(
+            "loader_workers",
+            f"{wanted} loader processes for each worker are too many for"
+            f" {resources.vcpus_per_node} processors a machine",
+            f"{most} or fewer",
+        )
 
 
 def _with_schedule(wish: Wish, now: InForce, target: InForce) -> InForce:

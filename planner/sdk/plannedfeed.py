@@ -55,6 +55,7 @@ class PlannedFeed:
         self._draw = _Order(samples, seed=seed, shuffle=shuffle)
         self._source = Source(loader, self._drawn, settings)
         self._early: tuple[int, int] | None = None
+        self._announced_late = False
         self._prepared: Source | None = None
         self._prepared_at = (0, 0)
         self._describe(shape)
@@ -197,13 +198,15 @@ class PlannedFeed:
     def announce(self, order: int, position: int, shape: Shape) -> None:
         """From there on steps are shared out so; what is drawn from now on knows."""
         if self._shapes[-1] != ((order, position), shape):
+            self._announced_late = self._source.drawn_past(order, position)
             self._shapes.append(((order, position), shape))
 
     def reshape(self, order: int, position: int, shape: Shape) -> None:
         """The next step begins there and is shared out so, whatever was drawn before."""
         ready = self._shapes[-1] == ((order, position), shape)
-        late = not ready and self._source.drawn_past(order, position)
-        self._shapes = [((order, position), shape)]
+        late = not ready or self._announced_late
+        late = late and self._source.drawn_past(order, position)
+        self._shapes, self._announced_late = [((order, position), shape)], False
         if late:
             self._source.aim(order, position)
         self._describe(shape)

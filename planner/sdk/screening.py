@@ -16,6 +16,8 @@ from planner.sdk.plannedfeed import PlannedFeed
 
 _LOADER_LEAD_STEPS = 4
 """Steps in which new loader processes come up while the old ones still serve."""
+_MOST_LEAD_STEPS = 16
+"""Nothing else is done while a change waits for its step, checkpoints included."""
 
 
 class Screening:
@@ -111,10 +113,16 @@ class Screening:
     def lead_steps(self, adjust: Mapping[str, Any] | None) -> int:
         """Steps from now until a change can be had without a pause."""
         if adjust is None:
-            return self._feed.horizon
+            return self._horizon
         target = self._in_force.target(adjust)
-        loader = self._in_force.loader_settings(target) != self._feed.settings
-        return max(self._feed.horizon, _LOADER_LEAD_STEPS if loader else 0)
+        if self._in_force.loader_settings(target) != self._feed.settings:
+            return _LOADER_LEAD_STEPS
+        return self._horizon
+
+    @property
+    def _horizon(self) -> int:
+        """Steps that were drawn already; of many, the later ones are rather drawn anew."""
+        return min(self._feed.horizon, _MOST_LEAD_STEPS)
 
     def ahead(self, steps: int) -> tuple[int, int]:
         """Epoch and position so many steps from now."""

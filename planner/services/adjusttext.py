@@ -5,6 +5,8 @@ The command line and the terminal app tell it in these words; each lays them out
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from planner.core.adjust import (
     Adjustment,
     Expectation,
@@ -58,7 +60,21 @@ def worst_usd(view: RunView, expected: Expectation) -> float:
     rest = view.rest
     if rest.limited:
         return rest.worst_usd
-    return rest.worst_usd * max(1.0, expected.peak_usd_per_h / (expected.usd_per_h_before or 1.0))
+    dearer = max(1.0, expected.peak_usd_per_h / (expected.usd_per_h_before or 1.0))
+    return max(rest.worst_usd * dearer, _more_usd(expected) or 0.0)
+
+
+def spending_text(view: RunView, expected: Expectation) -> str:
+    """What the run may still spend once it is changed, as it is asked for."""
+    more_usd = _more_usd(expected)
+    if view.rest.limited or more_usd is None:
+        return view.rest.text
+    return replace(view.rest, expected_usd=more_usd).text
+
+
+def _more_usd(expected: Expectation) -> float | None:
+    """The rest of the run at the new price; None where nothing tells how long it is."""
+    return None if expected.left_s is None else expected.left_s / 3600 * expected.usd_per_h
 
 
 def batch_parts(now: InForce, crew: int = 0) -> tuple[str, ...]:

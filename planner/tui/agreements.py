@@ -16,7 +16,7 @@ from planner.core.adjust import Expectation
 from planner.core.consent import worst_case_usd
 from planner.core.types import EstimateResult, Option
 from planner.core.units import format_bytes, format_chance, format_duration, format_money
-from planner.services.adjusttext import worst_usd
+from planner.services.adjusttext import spending_text, worst_usd
 from planner.services.api import RunView
 from planner.tui.text import (
     batch_text,
@@ -169,7 +169,7 @@ def adjust_agreement(view: RunView, expected: Expectation) -> Agreement:
     """To change a running job so that it may spend more, or as the job file wants to be asked."""
     lines = expectation_lines(expected, 66)
     if expected.dearer:
-        peak = f"at up to {rate(expected.peak_usd_per_h)}, {view.rest.text}"
+        peak = f"at up to {rate(expected.peak_usd_per_h)}, {spending_text(view, expected)}"
         lines += labelled("may spend", peak, 66, style="bold")
     if expected.asks:
         levers = ", ".join(expected.asks)

@@ -104,6 +104,21 @@ def test_what_was_drawn_ahead_is_passed_over_after_a_rewind() -> None:
     feed.close()
 
 
+def test_what_was_drawn_before_a_change_was_announced_is_drawn_anew() -> None:
+    feed = feed_of(64, loaders=2)
+    feed.open(0, 0, again=False)
+    seen = [feed.fetch().tolist() for _ in range(2)]  # and more of the old shape on their way
+    cut = replace(ALONE, micro_batch=4)
+    feed.announce(0, 24, cut)
+    seen.append(feed.fetch().tolist())
+    feed.reshape(0, 24, cut)
+    rest = [feed.fetch().tolist() for _ in range(10)]
+    assert {len(part) for part in rest} == {4}
+    assert feed.fetch() is END
+    assert sorted(i for part in (*seen, *rest) for i in part) == list(range(64))
+    feed.close()
+
+
 def test_the_end_of_an_epoch_can_be_taken_back() -> None:
     """Everything was drawn ahead already when a worker is lost in the last step."""
     feed = feed_of(32, loaders=2)

@@ -48,6 +48,14 @@ def test_what_the_job_can_change_is_done_in_flight(run):
     assert found.target.price.usd_per_h == pytest.approx(2 * run.option.price.usd_per_h)
 
 
+def test_no_more_loader_processes_than_a_machine_can_bear(run):
+    assert verdict(run, "loader_workers=16").how == "in_flight"
+    assert refusal(run, "loader_workers=5000") == "adjust.loader_workers"
+    now = planned(run)
+    many = replace(now, knobs=replace(now.knobs, loader_workers=100))
+    assert verdict(run, "loader_workers=90", now=many).how == "in_flight"  # fewer than there are
+
+
 @pytest.mark.parametrize(
     ("levers", "why"),
     [((), "its workers join each other by themselves"), (ALL, "")],

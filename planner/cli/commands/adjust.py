@@ -94,14 +94,14 @@ def _agree(view: RunView, expected: Expectation, line: str, *, above_usd: float)
     """Ask: for more money, or because the job file wants to be asked."""
     from planner.cli.confirm import ask_to_spend, require_terminal
     from planner.core.units import format_money
-    from planner.services.adjusttext import worst_usd
+    from planner.services.adjusttext import spending_text, worst_usd
 
     require_terminal("this change", line)
     worst, question = 0.0, "change it so?"
     if expected.dearer:
         worst = worst_usd(view, expected)
         rate = format_money(expected.peak_usd_per_h)
-        question = f"change it so, at up to {rate}/h, {view.rest.text}?"
+        question = f"change it so, at up to {rate}/h, {spending_text(view, expected)}?"
     ask_to_spend(question, worst, above_usd=above_usd, verb="change it", refused="not changed")
 
 
