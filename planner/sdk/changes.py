@@ -74,11 +74,10 @@ class Changes:
     def turn(self, adjust: Mapping[str, Any]) -> None:
         """Everything that is wanted of the knobs is in force from here on."""
         wish = adjust.get("id")
-        if self._workers.leads:
-            self._requests.looked_at(wish)
+        # On all workers: whoever leads next, should this leader be lost, goes on from there.
+        self._requests.looked_at(wish)
         self._apply(self.in_force.target(adjust))
-        if self._workers.leads:
-            self.reports.begin(self.in_force.knobs, wish, "asked")
+        self.reports.begin(self.in_force.knobs, wish, "asked")
         if self.in_force.knobs.memory == "normal":
             self.in_force.normal_micro_batch = self.in_force.knobs.micro_batch
 

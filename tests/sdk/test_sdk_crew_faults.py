@@ -24,7 +24,7 @@ EPOCHS = 8
 
 STRIKE = """
     import os, signal, time
-    from planner.sdk import boundary, distributed, keeper, loop
+    from planner.sdk import boundary, changes, distributed, keeper, loop
     from planner.sdk.crew import coordinator, crew as crews, preparing
     from planner.sdk.crew.group import GroupBroken
 
@@ -122,6 +122,24 @@ def test_an_order_outlives_a_worker_that_dies_with_it(
         return
     assert losses(job) == [[victim]]
     assert kind != "save" or saved[0]["reason"] == "request"
+    each_once(job)
+
+
+def test_who_leads_next_tells_of_the_change_that_was_made(bench: Bench, nursery: Nursery) -> None:
+    """The leader dies before it does, one step after the change."""
+    strike = """
+        changed = lambda self: self.in_force.knobs.micro_batch == 4
+        strike(changes.Changes, "stepped", changed, after=True)
+    """
+    job = job_of(bench, nursery, 0, strike)
+    job.start(3)
+    job.until(lambda: job.step() > 2)
+    job.want("cut", micro_batch=4)
+    told = job.until_adjusted("cut")
+    assert (told["micro_batch"], told["crew"], told["lost"]) == (4, [0, 1, 2], [])
+    assert told["stall_s"] > 0
+    assert job.finish() == {0: -9, 1: 0, 2: 0}, job.output()
+    assert losses(job) == [[0]]
     each_once(job)
 
 

@@ -10,6 +10,7 @@ from support.fake_services import FakeServices, view
 
 from planner.core.adjust import Adjustment, Expectation, planned
 from planner.core.types import RunState
+from planner.core.units import format_money
 from planner.services.adjusttext import in_force_parts, outcome_parts
 from planner.services.api import RunView
 from planner.tui.agreements import adjust_agreement
@@ -113,6 +114,9 @@ def test_an_expensive_change_without_a_cap_counts_what_is_left_as_dearer() -> No
     expected = replace(FakeServices().expectation, dearer=True)
     agreement = adjust_agreement(shown, expected)
     assert agreement.worst_usd == pytest.approx(2 * shown.rest.worst_usd)
+    assert expected.left_s is not None
+    more = format_money(expected.left_s / 3600 * expected.usd_per_h)
+    assert f"about {more} more" in " ".join(line.plain for line in agreement.lines)
     assert not agreement.capped
     assert all(line.cell_length <= 66 for line in agreement.lines)
 
