@@ -15,6 +15,7 @@ from planner.core.adjust import (
     pass_samples,
     place_name,
 )
+from planner.core.types import TERMINAL_STATES, RunState
 from planner.core.units import format_duration, format_money
 from planner.services.api import RunView
 
@@ -134,3 +135,18 @@ def outcome_parts(change: Adjustment) -> tuple[str, ...]:
         before = "" if was is None else f"{was:.0f} -> "
         parts.append(f"{before}{change.samples_per_s:.0f} samples/s")
     return tuple(parts)
+
+
+def unsettled_parts(view: RunView) -> tuple[str, str, str]:
+    """Why a change is not made by itself any more, what to do about it, and the error's code."""
+    run = view.summary
+    state = run.state.value.replace("_", " ")
+    if run.state in (RunState.DONE, RunState.CANCELLED):
+        ended = f"the run is {state}: the change was not made"
+        return ended, f"planner status {run.id} tells more", "adjust.not_done"
+    resume = f"planner resume {run.id} goes on, with the change"
+    if run.state is RunState.STOPPED_BY_CAP:
+        resume = f"planner extend {run.id} --budget +..., then {resume}"
+    if run.state is RunState.PAUSED or run.state in TERMINAL_STATES:
+        return f"the run is {state}: the change is not made yet", resume, "adjust.not_yet"
+    return "the supervisor is gone: nobody makes the change", resume, "adjust.not_yet"

@@ -12,6 +12,7 @@ from planner.core import errors
 from planner.core.adjust import Target, planned
 from planner.core.adjustrules import AdjustRefusedError
 from planner.core.types import RunState
+from planner.services.api import RunView
 
 
 @pytest.fixture(autouse=True)
@@ -155,12 +156,40 @@ def test_a_place_is_read(
     assert services.asked("adjust")[0].move == target
 
 
-def test_a_run_that_rests_ends_the_wait(planner: Planner, services: FakeServices) -> None:
-
-    services.outcome = ()
-    services.views = [view(RunState.DONE)]
-    result = planner("adjust", RUN_ID, "workers=2", "--yes")
-    assert result.code == 0
+@pytest.mark.parametrize(
+    ("ends", "code", "says", "helps"),
+    [
+        (
+            view(RunState.DONE),
+            "adjust.not_done",
+            "the run is done: the change was not made",
+            "status",
+        ),
+        (view(RunState.PAUSED), "adjust.not_yet", "paused: the change is not made yet", "resume"),
+        (view(RunState.FAILED), "adjust.not_yet", "failed: the change is not made yet", "resume"),
+        (view(RunState.STOPPED_BY_CAP), "adjust.not_yet", "stopped by cap", "extend"),
+        (view(supervisor_alive=False), "adjust.not_yet", "the supervisor is gone", "resume"),
+    ],
+)
+@pytest.mark.parametrize("heard", [False, True])
+def test_a_wait_that_ends_before_the_change_is_made_does_not_end_as_if_it_was(
+    planner: Planner,
+    services: FakeServices,
+    *,
+    ends: RunView,
+    code: str,
+    says: str,
+    helps: str,
+    heard: bool,
+) -> None:
+    ended(services, state="going_on", text=None, step=None)
+    if not heard:
+        services.outcome = ()
+    services.views = [view(), ends]
+    result = planner("adjust", RUN_ID, "workers=2", "--yes", "--json")
+    assert (result.code, result.document["code"]) == (4, code)
+    assert says in result.document["text"]
+    assert f"planner {helps} {RUN_ID}" in result.err
 
 
 def test_a_run_that_is_not_running_is_refused(

@@ -79,6 +79,7 @@ def adjust(
         expected = services.adjust(run_id, agreed)
         if not no_wait:
             view = _wait(services, run_id, expected)
+            _require_settled(view, expected)
     _report(view, expected, json=json)
 
 
@@ -123,6 +124,22 @@ def _wait(services: Services, run_id: str, expected: Expectation) -> RunView:
             return view
         diagnostics.status(f"{run_id}  {expected.what}  {_stage(outcome)}")
         time.sleep(LOOK_S)
+
+
+def _require_settled(view: RunView, expected: Expectation) -> None:
+    """Raise unless it is known what came of a change that was waited for.
+
+    Raises:
+        EnvironmentFault: The wait ended before that: nobody works on the run any more.
+    """
+    from planner.services.adjusttext import unsettled_parts
+
+    outcome = outcome_of(view, expected)
+    if outcome is not None and not outcome.pending:
+        return
+    diagnostics.status("")
+    text, hint, code = unsettled_parts(view)
+    raise EnvironmentFault(f"{view.summary.id} {expected.what}: {text}", hint=hint, code=code)
 
 
 def _stage(outcome: Adjustment | None) -> str:
