@@ -192,6 +192,21 @@ def test_a_wait_that_ends_before_the_change_is_made_does_not_end_as_if_it_was(
     assert f"planner {helps} {RUN_ID}" in result.err
 
 
+def test_who_interrupts_the_wait_is_told_that_the_change_goes_on(
+    planner: Planner, services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_s: float) -> None:
+        raise KeyboardInterrupt
+
+    services.outcome = ()
+    services.views = [view()]
+    monkeypatch.setattr("planner.cli.commands.adjust.time.sleep", interrupt)
+    result = planner("adjust", RUN_ID, "workers=2", "--yes")
+    assert result.code == 130
+    assert f"the change goes on, and planner status {RUN_ID} shows" in result.err
+    assert result.err.endswith("planner: interrupted\n")
+
+
 def test_a_run_that_is_not_running_is_refused(
     planner: Planner,
     services: FakeServices,

@@ -78,7 +78,7 @@ def adjust(
         agreed = replace(wish, max_usd_per_h=expected.peak_usd_per_h)
         expected = services.adjust(run_id, agreed)
         if not no_wait:
-            view = _wait(services, run_id, expected)
+            view = _wait_or_leave(services, run_id, expected)
             _require_settled(view, expected)
     _report(view, expected, json=json)
 
@@ -104,6 +104,18 @@ def _agree(view: RunView, expected: Expectation, line: str, *, above_usd: float)
         rate = format_money(expected.peak_usd_per_h)
         question = f"change it so, at up to {rate}/h, {spending_text(view, expected)}?"
     ask_to_spend(question, worst, above_usd=above_usd, verb="change it", refused="not changed")
+
+
+def _wait_or_leave(services: Services, run_id: str, expected: Expectation) -> RunView:
+    """The same as `_wait`; whoever interrupts it is told that the change goes on all the same."""
+    try:
+        return _wait(services, run_id, expected)
+    except (KeyboardInterrupt, diagnostics.Terminated):
+        diagnostics.say(
+            f"{run_id} {expected.what}: no longer waited for; the change goes on, and"
+            f" planner status {run_id} shows what comes of it"
+        )
+        raise
 
 
 def _wait(services: Services, run_id: str, expected: Expectation) -> RunView:
