@@ -149,4 +149,4 @@ def unsettled_parts(view: RunView) -> tuple[str, str, str]:
         resume = f"planner extend {run.id} --budget +..., then {resume}"
     if run.state is RunState.PAUSED or run.state in TERMINAL_STATES:
         return f"the run is {state}: the change is not made yet", resume, "adjust.not_yet"
-    return "the supervisor is gone: nobody makes the change", resume, "adjust.not_yet"
+    return "the supervisor is gone: nobody sees to the change", resume, "adjust.not_yet"

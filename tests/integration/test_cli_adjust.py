@@ -192,6 +192,18 @@ def test_a_wait_that_ends_before_the_change_is_made_does_not_end_as_if_it_was(
     assert f"planner {helps} {RUN_ID}" in result.err
 
 
+@pytest.mark.parametrize("json", [False, True])
+def test_it_says_that_the_change_is_made_while_the_new_rate_is_measured(
+    planner: Planner, services: FakeServices, monkeypatch: pytest.MonkeyPatch, *, json: bool
+) -> None:
+    monkeypatch.setattr("planner.cli.commands.adjust.RATE_S", 0.05)
+    ended(services, samples_per_s=None)
+    services.views = [view()]
+    result = planner("adjust", RUN_ID, "workers=2", "--yes", *["--json"] * json)
+    line = f"{RUN_ID} workers 1 -> 2: made at step 120; measuring the new rate\n"
+    assert (result.code, result.err.count(line)) == (0, 0 if json else 1)
+
+
 def test_who_interrupts_the_wait_is_told_that_the_change_goes_on(
     planner: Planner, services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,7 +78,7 @@ def adjust(
         agreed = replace(wish, max_usd_per_h=expected.peak_usd_per_h)
         expected = services.adjust(run_id, agreed)
         if not no_wait:
-            view = _wait_or_leave(services, run_id, expected)
+            view = _wait_or_leave(services, run_id, expected, quiet=json)
             _require_settled(view, expected)
     _report(view, expected, json=json)
 
@@ -106,10 +106,12 @@ def _agree(view: RunView, expected: Expectation, line: str, *, above_usd: float)
     ask_to_spend(question, worst, above_usd=above_usd, verb="change it", refused="not changed")
 
 
-def _wait_or_leave(services: Services, run_id: str, expected: Expectation) -> RunView:
+def _wait_or_leave(
+    services: Services, run_id: str, expected: Expectation, *, quiet: bool
+) -> RunView:
     """The same as `_wait`; whoever interrupts it is told that the change goes on all the same."""
     try:
-        return _wait(services, run_id, expected)
+        return _wait(services, run_id, expected, quiet=quiet)
     except (KeyboardInterrupt, diagnostics.Terminated):
         diagnostics.say(
             f"{run_id} {expected.what}: no longer waited for; the change goes on, and"
@@ -118,24 +120,43 @@ def _wait_or_leave(services: Services, run_id: str, expected: Expectation) -> Ru
         raise
 
 
-def _wait(services: Services, run_id: str, expected: Expectation) -> RunView:
-    """The run once it is known what came of the change, or nobody works on it any more."""
+def _wait(services: Services, run_id: str, expected: Expectation, *, quiet: bool) -> RunView:
+    """The run once it is known what came of the change, or nobody works on it any more.
+
+    Unless `quiet` it is said when the change is made, as its new rate takes a while to measure.
+    """
     from planner.cli.runtext import RESTING
 
     done_s: float | None = None
     while True:
         view = services.view(run_id)
         outcome = outcome_of(view, expected)
-        if outcome is not None and not outcome.pending:
-            done_s = done_s or time.monotonic()
-            settled = outcome.state != "done" or outcome.samples_per_s is not None
-            if settled or time.monotonic() - done_s > RATE_S:
-                return view
+        settled = outcome is not None and not outcome.pending
+        measuring = outcome is not None and _measuring(outcome)
+        if settled and not measuring:
+            return view
         run = view.summary
         if run.state in RESTING or not run.supervisor_alive:
             return view
+        if outcome is not None and measuring and done_s is None:
+            done_s = time.monotonic()
+            if not quiet:
+                diagnostics.say(_made_line(run_id, outcome))
+        if done_s is not None and time.monotonic() - done_s > RATE_S:
+            return view
         diagnostics.status(f"{run_id}  {expected.what}  {_stage(outcome)}")
         time.sleep(LOOK_S)
+
+
+def _measuring(outcome: Adjustment) -> bool:
+    """Whether a change was made whose new rate is still to come. One without a step made none."""
+    made = outcome.state == "done" and outcome.step is not None
+    return made and outcome.samples_per_s is None
+
+
+def _made_line(run_id: str, outcome: Adjustment) -> str:
+    at = "" if outcome.step is None else f" at step {outcome.step}"
+    return f"{run_id} {outcome.what}: made{at}; measuring the new rate"
 
 
 def _require_settled(view: RunView, expected: Expectation) -> None:
