@@ -249,7 +249,7 @@ def lr_factor(rule: LrRule, before: int, after: int) -> float:
 def parse_wish(
     pairs: Sequence[str], *, allow_maths: bool = False, lr_rule: str = "linear", relaunch: bool
 ) -> Wish:
-    """A wish from `KEY=VALUE` words.
+    """A wish from `LEVER=VALUE` words.
 
     Raises:
         UsageError: A word is no such pair, names no lever or one twice, or its value does not fit.

@@ -219,6 +219,10 @@ def test_who_interrupts_the_wait_is_told_that_the_change_goes_on(
     assert result.err.endswith("planner: interrupted\n")
 
 
+def test_what_is_missing_is_named_in_full(planner: Planner) -> None:
+    assert "LEVER=VALUE" in planner("adjust", RUN_ID).err
+
+
 def test_a_run_that_is_not_running_is_refused(
     planner: Planner,
     services: FakeServices,

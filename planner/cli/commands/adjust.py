@@ -30,7 +30,7 @@ def adjust(
     changes: Annotated[
         list[str],
         typer.Argument(
-            metavar="KEY=VALUE...",
+            metavar="LEVER=VALUE...",
             help=f"What to change: {', '.join(LEVERS)}.",
             autocompletion=complete_lever,
             show_default=False,
