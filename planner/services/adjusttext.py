@@ -78,6 +78,13 @@ def _more_usd(expected: Expectation) -> float | None:
     return None if expected.left_s is None else expected.left_s / 3600 * expected.usd_per_h
 
 
+def asks_text(expected: Expectation) -> str:
+    """Why it is asked about, though it may cost no more; only where it has such levers."""
+    levers = expected.asks
+    are = "is" if len(levers) == 1 else "are"
+    return f"{', '.join(levers)} {are} not in allow of the job's [adjust]"
+
+
 def batch_parts(now: InForce, crew: int = 0) -> tuple[str, ...]:
     """`micro-batch 32 x 2`, `global batch 64`; nothing where batches are not known.
 

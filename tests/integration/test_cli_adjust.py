@@ -55,7 +55,9 @@ def test_what_costs_no_more_is_asked_about_only_where_the_job_file_says_so(
     code: int,
 ) -> None:
     services.expectation = replace(services.expectation, dearer=False, asks=asks)
-    assert planner("adjust", RUN_ID, "workers=2").code == code
+    result = planner("adjust", RUN_ID, "workers=2")
+    assert result.code == code
+    assert ("workers is not in allow of the job's [adjust]" in result.err) == bool(asks)
 
 
 def test_nothing_to_do_is_done(planner: Planner, services: FakeServices) -> None:

@@ -95,8 +95,10 @@ def _agree(view: RunView, expected: Expectation, line: str, *, above_usd: float)
     """Ask: for more money, or because the job file wants to be asked."""
     from planner.cli.confirm import ask_to_spend, require_terminal
     from planner.core.units import format_money
-    from planner.services.adjusttext import spending_text, worst_usd
+    from planner.services.adjusttext import asks_text, spending_text, worst_usd
 
+    if expected.asks:
+        diagnostics.say(f"{'asked':<12}{asks_text(expected)}")
     require_terminal("this change", line)
     worst, question = 0.0, "change it so?"
     if expected.dearer:
