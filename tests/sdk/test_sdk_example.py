@@ -38,7 +38,7 @@ def test_the_data_is_written_once_whole_and_by_class_and_the_script_trains_on_it
     assert prepare(data) == images, "what was lost is back, the same"
 
     script = bench.script(
-        "import leantorch, runpy, sys\n"
+        "import runpy, sys\n"
         f"sys.argv = ['train.py', '--data', {str(data)!r}, '--epochs', '3']\n"
         f"runpy.run_path({str(EXAMPLE / 'train.py')!r}, run_name='__main__')"
     )
