@@ -16,8 +16,8 @@ from planner.sdk.plannedfeed import PlannedFeed
 
 _LOADER_LEAD_STEPS = 4
 """Steps in which new loader processes come up while the old ones still serve."""
-_MOST_LEAD_STEPS = 16
-"""Nothing else is done while a change waits for its step, checkpoints included."""
+_MOST_LEAD_S = 10.0
+"""Nothing else is done while a change waits for its step: neither a checkpoint nor a stop."""
 
 
 class Screening:
@@ -33,6 +33,7 @@ class Screening:
         self._keeper = gear.keeper
         self._courier = gear.courier
         self._requests = gear.requests
+        self._stopwatch = gear.stopwatch
         self._gathering = gear.accumulation.gathering
 
     def screen(self, adjust: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -113,16 +114,16 @@ class Screening:
     def lead_steps(self, adjust: Mapping[str, Any] | None) -> int:
         """Steps from now until a change can be had without a pause."""
         if adjust is None:
-            return self._horizon
+            return self._soon(self._feed.horizon)
         target = self._in_force.target(adjust)
         if self._in_force.loader_settings(target) != self._feed.settings:
-            return _LOADER_LEAD_STEPS
-        return self._horizon
+            return self._soon(_LOADER_LEAD_STEPS)
+        return self._soon(self._feed.horizon)
 
-    @property
-    def _horizon(self) -> int:
-        """Steps that were drawn already; of many, the later ones are rather drawn anew."""
-        return min(self._feed.horizon, _MOST_LEAD_STEPS)
+    def _soon(self, steps: int) -> int:
+        """So many steps, or fewer where they take long: what they drew is then drawn anew."""
+        usual_s = self._stopwatch.usual_step_s
+        return steps if not usual_s else min(steps, int(_MOST_LEAD_S / usual_s))
 
     def ahead(self, steps: int) -> tuple[int, int]:
         """Epoch and position so many steps from now."""

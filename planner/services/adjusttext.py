@@ -44,7 +44,7 @@ def expectation_rows(expected: Expectation) -> tuple[tuple[str, str], ...]:
         rows.append(("cost", cost))
     if expected.stall_s is not None and expected.downtime_s is not None:
         done = f"about {max(1.0, expected.downtime_s):.0f} s until it is done"
-        rows.append(("downtime", f"{expected.stall_s:.1f} s without a step, {done}"))
+        rows.append(("downtime", f"{expected.stall_s:.1f} s from one step to the next, {done}"))
     return (*rows, *(("note", note) for note in expected.notes))
 
 
@@ -53,6 +53,8 @@ def _rate(expected: Expectation) -> str:
     was = "-" if before is None else f"{before:.0f}"
     if band is None:
         return f"{was} samples/s now; nothing tells what it will be"
+    if band.lo == band.hi == before:
+        return f"{was} samples/s, as it is now"
     return f"{was} -> {band.mid:.0f} samples/s [{band.lo:.0f} - {band.hi:.0f}]   {expected.basis}"
 
 
@@ -116,7 +118,7 @@ def in_force_parts(view: RunView) -> tuple[str, ...]:
         *batch_parts(now, len(view.crew)),
         f"loader workers {now.knobs.loader_workers}",
         f"memory {now.memory}",
-        f"checkpoints every {interval_text(now)}",
+        f"checkpoint interval {interval_text(now)}",
     )
 
 

@@ -368,3 +368,25 @@ def test_a_step_that_did_not_count_leaves_the_gradient_scaler_as_it_was(overflow
     assert scale_after_step() == 2048.0
     made.remove()
     assert model.weight.item() == pytest.approx(0.8)
+
+
+def test_a_sum_that_was_given_up_reaches_no_later_step() -> None:
+    """What other workers sent before one was lost may still arrive where it was to be added up."""
+    own = parameters(2)
+    group = Pretended(None, 0, 2, torch.device("cpu"))
+    made = joined(own, group, 0)
+    group.there = False
+    chained(own, (0, 1)).backward()  # type: ignore[no-untyped-call]
+    assert made.failed
+    given_up = [parameter.grad for parameter in own]
+    group.there = True
+    for parameter in own:
+        parameter.grad = None
+    made.use(group)
+    made.arm(WEIGHTS[0])
+    chained(own, (0, 1)).backward()  # type: ignore[no-untyped-call]
+    right = gradients(own)
+    for gradient in given_up:
+        assert gradient is not None
+        gradient.fill_(77.0)
+    assert gradients(own) == right

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -61,8 +62,6 @@ def adjust(
     of it. The global batch stays unless it is changed itself. It asks where more may be spent, and
     where the job file wants to be asked. docs/adjust.md tells more.
     """
-    from dataclasses import replace
-
     wish = parse_wish(changes, allow_maths=allow_maths, lr_rule=lr_rule, relaunch=relaunch)
     called = invocation.of(context)
     services = called.services()
@@ -72,8 +71,7 @@ def adjust(
     if expected.how != "nothing":
         diagnostics.say("\n".join(expectation_lines(run_id, expected)))
         if not yes and (expected.dearer or expected.asks):
-            above_usd = called.settings().ui.confirm_above_usd
-            _agree(view, expected, called.line("--yes"), above_usd=above_usd)
+            _agree(called, view, expected)
         # What was shown is what is agreed to, and not a cent above it.
         agreed = replace(wish, max_usd_per_h=expected.peak_usd_per_h)
         expected = services.adjust(run_id, agreed)
@@ -91,7 +89,7 @@ def expectation_lines(run_id: str, expected: Expectation) -> list[str]:
     return [head, *(f"{label:<12}{text}" for label, text in expectation_rows(expected))]
 
 
-def _agree(view: RunView, expected: Expectation, line: str, *, above_usd: float) -> None:
+def _agree(called: invocation.Invocation, view: RunView, expected: Expectation) -> None:
     """Ask: for more money, or because the job file wants to be asked."""
     from planner.cli.confirm import ask_to_spend, require_terminal
     from planner.core.units import format_money
@@ -99,7 +97,8 @@ def _agree(view: RunView, expected: Expectation, line: str, *, above_usd: float)
 
     if expected.asks:
         diagnostics.say(f"{'asked':<12}{asks_text(expected)}")
-    require_terminal("this change", line)
+    require_terminal("this change", called.line("--yes"))
+    above_usd = called.settings().ui.confirm_above_usd
     worst, question = 0.0, "change it so?"
     if expected.dearer:
         worst = worst_usd(view, expected)

@@ -58,12 +58,11 @@ class Reduction:
 
     def use(self, group: Group | None) -> None:
         """From now on reduce over this group; None: there is one worker only."""
+        if group is None or self.failed:
+            self._let_go()  # a sum that was given up may still be written to its bucket
         self._group = group
-        self._armed = self.failed = False
-        self._compared = False
-        if group is None:
-            self._let_go()
-        elif not self._hooks:
+        self._armed = self.failed = self._compared = False
+        if group is not None and not self._hooks:
             self._take_hold()
 
     def arm(self, weight: float) -> None:

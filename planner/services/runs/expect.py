@@ -24,14 +24,14 @@ from planner.core.types import Option
 from planner.core.units import format_duration, format_money
 from planner.services.api import RunView
 
-HAND_OVER_S = 0.2
-"""Stall when workers join, leave or take over, before one was measured in this run. With small
-networks on two CPU cores it was 0.1 to 0.3 s; that it is the same elsewhere is a guess."""
-HAND_OVER_S_PER_BYTE = 5e-9
+HAND_OVER_S = 0.05
+"""What workers that join, leave or take over add to the longest step, before one was measured in
+this run. With a small network on two CPU cores it was 0.02 to 0.05 s; elsewhere it is a guess."""
+HAND_OVER_S_PER_BYTE = 2e-9
 """And for each byte of model and optimiser state: measured there too, between processes of one
 machine. What a network between machines makes of it is a guess."""
-KNOB_STEPS = 1.0
-"""Stall when only knobs are turned, in steps: as measured there."""
+KNOB_STEPS = 2.0
+"""The longest step when only knobs are turned, in usual ones: 1.4 to 2.1 were measured there."""
 KNOB_S = 0.2
 """The same where the time of a step is not known: a guess."""
 JOIN_S = 15.0
@@ -189,8 +189,12 @@ def _times_s(verdict: Verdict, now: InForce, view: RunView) -> tuple[float | Non
     stalls = [c.stall_s for c in done if _changes_crew(c) == crew]
     grows = verdict.moves or verdict.target.workers > now.workers
     downs = [c.downtime_s for c in done if ((c.downtime_s or 0.0) > AGREE_S) == grows]
-    usual_s = _hand_over_s(view) if crew else _knobs_s(now, view)
-    return _last(stalls, usual_s), _last(downs, JOIN_S if grows else AGREE_S)
+    step_s = _step_s(now, view)
+    usual_s = (step_s or 0.0) + _hand_over_s(view)
+    if not crew:
+        usual_s = KNOB_S if step_s is None else KNOB_STEPS * step_s
+    stall_s = _last(stalls, usual_s)
+    return stall_s, max(stall_s, _last(downs, JOIN_S if grows else AGREE_S))
 
 
 def _last(values: Sequence[float | None], default: float) -> float:
@@ -208,9 +212,9 @@ def _hand_over_s(view: RunView) -> float:
     return HAND_OVER_S + HAND_OVER_S_PER_BYTE * (view.last_checkpoint_bytes or 0)
 
 
-def _knobs_s(now: InForce, view: RunView) -> float:
+def _step_s(now: InForce, view: RunView) -> float | None:
     rate, batch = view.samples_per_s, now.knobs.global_batch
-    return KNOB_STEPS * batch / rate if rate and batch > 0 else KNOB_S
+    return batch / rate if rate and batch > 0 else None
 
 
 def _notes(view: RunView, wish: Wish, now: InForce, target: InForce) -> tuple[str, ...]:

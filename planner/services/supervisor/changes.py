@@ -71,6 +71,7 @@ class Changes:
         self._interval = AutoInterval(book, control, progress)
         self._redone_steps = 0
         self._missing: tuple[int, ...] = ()
+        self._looked_s = 0.0
 
     # ---- what the job says
 
@@ -143,6 +144,7 @@ class Changes:
                 self._replace(now_s)
             elif waiting:
                 self._begin(waiting[0], now_s)
+        self._looked_s = now_s
 
     def may_recover(self, failed: Sequence[int]) -> bool:
         """Whether the others may go on without workers that ended."""
@@ -244,7 +246,7 @@ class Changes:
             if joiners is None or joiners.all_ready:
                 self._want(change, now_s)
         elif self._progress.in_tail:
-            change.wanted_s = now_s  # nothing interrupts an evaluation
+            change.wanted_s += now_s - self._looked_s  # nothing interrupts an evaluation
         elif now_s - change.wanted_s > self._settings.adjust_s:
             self._withdraw(change, "the job did not take it up in time")
 
