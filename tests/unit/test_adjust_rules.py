@@ -178,7 +178,7 @@ def test_a_place_has_one_name(run):
 # ---- what is expected
 
 
-def expected(tmp_path, *pairs, options=(), **changes):
+def expected(tmp_path, *pairs, options=(), loaders=0, **changes):
     case = make_case(tmp_path, workers=1, slots=4, samples=2000)
     case.clock.at(60, lambda: case.send("cancel"))
     case.go()
@@ -187,6 +187,7 @@ def expected(tmp_path, *pairs, options=(), **changes):
     view = run_view(case.plan, record, events[-1].ts, supervisor_alive=True)
     view = replace(view, **{"samples_per_s": 20.0, "usd_per_h": 3.6, **changes})
     now = planned(case.plan)
+    now = replace(now, knobs=replace(now.knobs, loader_workers=loaders))
     wish = parse_wish(pairs, relaunch=False)
     found = decide(wish, now, facts(case.plan))
     return case.plan, expect(view, wish, now, found, options)
@@ -213,6 +214,13 @@ def test_without_an_estimate_the_rate_is_a_guess(tmp_path):
 def test_a_stall_depends_on_what_is_changed(tmp_path, pairs, changes, stall_s):
     _, found = expected(tmp_path, *pairs, **changes)
     assert found.stall_s == pytest.approx(stall_s)
+
+
+@pytest.mark.parametrize(("loaders", "downtime_s"), [(0, 2.0), (4, 6.0), (100, 12.0)])
+def test_a_change_waits_for_what_loaders_have_drawn(tmp_path, loaders, downtime_s):
+    """A second to be heard of, eight steps of half a second, and a stall of one second."""
+    _, found = expected(tmp_path, "micro_batch=5", loaders=loaders)
+    assert found.downtime_s == pytest.approx(downtime_s)
 
 
 @pytest.mark.parametrize(("asked", "stall_s"), [("workers=2", 0.9), ("micro_batch=5", 1.0)])

@@ -37,7 +37,9 @@ KNOB_S = 0.2
 JOIN_S = 15.0
 """From the request until workers that join are ready (import, build, warm up): a guess."""
 AGREE_S = 1.0
-"""From the request to a step boundary, where nobody joins: a guess."""
+"""From the request until the job has heard of it, where nobody joins: a guess."""
+AHEAD_STEPS, AHEAD_S = 2, 10.0
+"""Steps that each loader process has drawn ahead, which a change waits for; the longest wait."""
 RELAUNCH_S = 20.0
 """Checkpoint, leave, start again and load: a guess."""
 _DOUBLING = 0.9
@@ -160,7 +162,7 @@ def _factors(now: InForce, target: InForce, wait: float | None) -> list[tuple[fl
     if ratio != 1.0:
         likely = ratio * _DOUBLING ** math.log2(ratio)
         found.append((min(1.0, ratio), likely, max(1.0, ratio)))
-    elif target.knobs.micro_batch != now.knobs.micro_batch and target.memory == now.memory:
+    elif target.memory == now.memory and _batches(target) != _batches(now):
         found.append(_OTHER_BATCH)
     if target.memory != now.memory:
         low, likely, high = _LOW_MEMORY
@@ -171,6 +173,10 @@ def _factors(now: InForce, target: InForce, wait: float | None) -> list[tuple[fl
         more = target.knobs.loader_workers > now.knobs.loader_workers
         found.append((0.9, math.sqrt(gain), gain) if more else (0.5, 0.9, 1.0))
     return found
+
+
+def _batches(state: InForce) -> tuple[int, int]:
+    return state.knobs.micro_batch, state.knobs.global_batch
 
 
 # ---- the time it takes ---------------------------------------------------------------------------
@@ -188,13 +194,15 @@ def _times_s(verdict: Verdict, now: InForce, view: RunView) -> tuple[float | Non
     crew = verdict.moves or verdict.target.workers != now.workers
     stalls = [c.stall_s for c in done if _changes_crew(c) == crew]
     grows = verdict.moves or verdict.target.workers > now.workers
-    downs = [c.downtime_s for c in done if ((c.downtime_s or 0.0) > AGREE_S) == grows]
+    downs = [c.downtime_s for c in done if ((c.downtime_s or 0.0) > AHEAD_S) == grows]
     step_s = _step_s(now, view)
     usual_s = (step_s or 0.0) + _hand_over_s(view)
     if not crew:
         usual_s = KNOB_S if step_s is None else KNOB_STEPS * step_s
     stall_s = _last(stalls, usual_s)
-    return stall_s, max(stall_s, _last(downs, JOIN_S if grows else AGREE_S))
+    ahead_s = min(AHEAD_S, AHEAD_STEPS * now.knobs.loader_workers * (step_s or 0.0))
+    soon_s = AGREE_S + ahead_s + stall_s
+    return stall_s, _last(downs, JOIN_S if grows else soon_s)
 
 
 def _last(values: Sequence[float | None], default: float) -> float:
