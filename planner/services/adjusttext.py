@@ -44,7 +44,7 @@ def expectation_rows(expected: Expectation) -> tuple[tuple[str, str], ...]:
         rows.append(("cost", cost))
     if expected.stall_s is not None and expected.downtime_s is not None:
         done = f"about {max(1.0, expected.downtime_s):.0f} s until it is done"
-        rows.append(("downtime", f"{expected.stall_s:.1f} s from one step to the next, {done}"))
+        rows.append(("downtime", f"{expected.stall_s:.1f} s from step to step, {done}"))
     return (*rows, *(("note", note) for note in expected.notes))
 
 

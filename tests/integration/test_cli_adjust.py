@@ -34,7 +34,7 @@ def test_it_shows_what_it_expects_and_tells_what_came_of_it(
     assert "workers 1 -> 2   in flight" in result.err
     assert "41 -> 78 samples/s [60 - 82]   guess" in result.err
     assert "price       $0.0500/h -> $0.10/h" in result.err
-    assert "0.5 s from one step to the next" in result.err
+    assert "0.5 s from step to step" in result.err
     assert result.out == f"{RUN_ID} workers 1 -> 2: done at step 120: stall 0.08 s\n"
     (wish,) = services.asked("adjust")
     assert (wish.workers, wish.max_usd_per_h) == (2, 0.1)

@@ -76,7 +76,7 @@ async def test_what_it_would_do_is_shown_before_anything_is_sent() -> None:
             "$0.10/h",
             "more than was agreed to",
             "7m20s -> 3m51s",
-            "0.5 s from one step to the next",
+            "0.5 s from step to step",
             "asks again: it costs more",
         ):
             assert words in text
