@@ -1,0 +1,146 @@
+"""Errors and coverage of every method, over the rows and jobs of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from planner.core.distribution import I05, I50, I95
+from predictors.evaluate import ours
+from predictors.evaluate.peers import PEERS
+from predictors.evaluate.tasks import Case
+
+if TYPE_CHECKING:
+    from planner.core.distribution import Array
+    from predictors.features import Index
+
+OURS = "planner"
+METHODS: tuple[str, ...] = (*PEERS, OURS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one method said to one case.
+
+    Attributes:
+        case: The case.
+        method: One of `METHODS`.
+        median_s: Predictions, s.
+        low_s: Lower end of the 90 % interval, s; None of a method without intervals.
+        high_s: Its upper end, s.
+    """
+
+    case: Case
+    method: str
+    median_s: Array
+    low_s: Array | None = None
+    high_s: Array | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One row of the table; errors, coverage and widths in percent.
+
+    Attributes:
+        split: Subset of the asked rows.
+        jobs: Jobs judged.
+        n: Rows judged.
+        mape: Mean absolute percentage error of a job, averaged over jobs.
+        median_ape: Median of the absolute percentage errors of all rows.
+        p90_ape: Their 90th percentile.
+        coverage90_mean: Share of a job's rows inside the 90 % interval, averaged over jobs.
+        coverage90_worst: The same of the worst job.
+        halfwidth90: Half the width of the interval over its median, averaged as `mape` is.
+    """
+
+    task: str
+    split: str
+    method: str
+    jobs: int
+    n: int
+    mape: float
+    median_ape: float
+    p90_ape: float
+    coverage90_mean: float | None = None
+    coverage90_worst: float | None = None
+    halfwidth90: float | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Plain JSON values, rounded to a thousandth of a percent."""
+        return {k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(self).items()}
+
+
+def answers(cases: Iterable[Case], methods: Iterable[str] = METHODS) -> Iterator[Answer]:
+    """Ask every method every case; one that has nothing to say of a case is left out of it."""
+    chosen = tuple(methods)
+    for case in cases:
+        for method in chosen:
+            answer = _ask(case, method)
+            if answer is not None:
+                yield answer
+
+
+def _ask(case: Case, method: str) -> Answer | None:
+    if method == OURS:
+        quantiles = ours.predict(case.question)
+        if quantiles is None:
+            return None
+        return Answer(
+            case=case,
+            method=method,
+            median_s=quantiles[:, I50],
+            low_s=quantiles[:, I05],
+            high_s=quantiles[:, I95],
+        )
+    predicted = PEERS[method](case.question)
+    return None if predicted is None else Answer(case=case, method=method, median_s=predicted)
+
+
+def scores(found: Iterable[Answer]) -> list[Score]:
+    """A row for every task, split and method, in the order they were met."""
+    groups: dict[tuple[str, str, str], list[tuple[Answer, Index]]] = {}
+    for answer in found:
+        for split, mask in answer.case.splits.items():
+            rows = np.flatnonzero(mask)
+            if len(rows):
+                key = (answer.case.question.task, split, answer.method)
+                groups.setdefault(key, []).append((answer, rows))
+    return [_score(*key, members) for key, members in groups.items()]
+
+
+def _score(task: str, split: str, method: str, members: list[tuple[Answer, Index]]) -> Score:
+    """Jobs count the same, whatever their number of rows and of cases."""
+    errors: dict[str, list[Array]] = {}
+    inside: dict[str, list[Array]] = {}
+    widths: dict[str, list[Array]] = {}
+    for answer, rows in members:
+        job, true = answer.case.question.job, answer.case.true_s[rows]
+        off = np.abs(answer.median_s[rows] / true - 1)
+        errors.setdefault(job, []).append(100 * off)
+        if answer.low_s is not None and answer.high_s is not None:
+            low, high = answer.low_s[rows], answer.high_s[rows]
+            within = (low <= true) & (true <= high)
+            inside.setdefault(job, []).append(100 * within.astype(float))
+            widths.setdefault(job, []).append(50 * (high - low) / answer.median_s[rows])
+    every = np.concatenate([e for of_job in errors.values() for e in of_job])
+    coverage = _by_job(inside)
+    return Score(
+        task=task,
+        split=split,
+        method=method,
+        jobs=len(errors),
+        n=len(every),
+        mape=float(np.mean(_by_job(errors))),
+        median_ape=float(np.median(every)),
+        p90_ape=float(np.percentile(every, 90)),
+        coverage90_mean=float(np.mean(coverage)) if coverage else None,
+        coverage90_worst=min(coverage) if coverage else None,
+        halfwidth90=float(np.mean(_by_job(widths))) if widths else None,
+    )
+
+
+def _by_job(values: dict[str, list[Array]]) -> list[float]:
+    return [float(np.mean(np.concatenate(of_job))) for of_job in values.values()]
