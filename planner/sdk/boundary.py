@@ -54,6 +54,21 @@ class Requests:
         self._adjust_id = control.adjust.get("id") if control and control.adjust else None
 
     @property
+    def pending(self) -> bool:
+        """Whether one of the others has something to say: a quick look, for every step."""
+        control = self._courier.control
+        if control is None:
+            return self._stop.raised
+        wish = None if control.adjust is None else control.adjust.get("id")
+        return (
+            self._stop.raised
+            or control.stop
+            or control.checkpoint > self._served
+            or wish != self._adjust_id
+            or time.monotonic() - self._keeper.saved_at_s >= control.interval_s
+        )
+
+    @property
     def stop(self) -> int:
         """Number of the reason to stop; 0 when there is none."""
         if self._stop.raised:
@@ -214,7 +229,7 @@ class CrewBoundary:
                 return Orders(recover=True)
             if board.order is not None and board.order.generation == self._crew.generation:
                 self._learn(board.order)
-        if self._known is None:
+        if self._known is None and (self._requests.pending or board.asks):
             try:
                 self._ask()
             except GroupBroken:

@@ -25,7 +25,7 @@ class Micro:
     """One forward and backward pass of one worker.
 
     Attributes:
-        start: First position in the epoch's order.
+        start: First of its samples, counted from the step's first.
         stop: One past the last.
         first: Gradients start from zero here.
         last: The optimiser steps after it.
@@ -106,23 +106,22 @@ def has_room(
     return stop - start >= min(_FEWEST * workers, first)
 
 
-@lru_cache(maxsize=256)  # asked for by the loader, then by the loop
+@lru_cache(maxsize=256)  # most steps of a run are alike
 def micro_batches(
-    start: int, stop: int, *, rank: int, workers: int, micro_batch: int, split: bool = True
+    samples: int, *, rank: int, workers: int, micro_batch: int, split: bool = True
 ) -> tuple[Micro, ...]:
-    """What worker `rank` does in the step over positions [start, stop).
+    """What worker `rank` does in a step of so many samples.
 
     No micro-batch is larger than `micro_batch`, with one exception: a `micro_batch` of 3 or less is
     exceeded, by two at the most, rather than leaving a single sample over. With `split` false
     there is just one micro-batch.
     """
-    samples = stop - start
     if rank >= samples:
         # The others wait for its part, which must not count: it does the last sample, weighed 0.
-        return (Micro(stop - 1, stop, weight=0.0),)
+        return (Micro(samples - 1, samples, weight=0.0),)
     base, extra = divmod(samples, workers)
     share = base + (rank < extra)
-    begin = start + rank * base + min(rank, extra)
+    begin = rank * base + min(rank, extra)
     largest = base + (extra > 0)
     count = _count(base, largest, micro_batch, uneven=extra > 0) if split else 1
     tail = largest // count

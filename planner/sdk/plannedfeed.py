@@ -69,7 +69,7 @@ class PlannedFeed:
         bounds = self._bounds(shape)
         self.steps_per_epoch: int = len(bounds)
         sizes = {stop - start for start, stop in bounds}
-        self.accumulates = any(len(self._micros(shape, 0, size)) > 1 for size in sizes)
+        self.accumulates = any(len(_micros(shape, size)) > 1 for size in sizes)
 
     def _bounds(self, shape: Shape) -> list[tuple[int, int]]:
         """Start and stop of each step of a whole epoch of that shape."""
@@ -112,7 +112,7 @@ class PlannedFeed:
         stop = self._end_of(shape, position)
         if stop is None:
             return None
-        return Step(order, position, stop, self._micros(shape, position, stop))
+        return Step(order, position, stop, _micros(shape, stop - position))
 
     def ahead(self, order: int, position: int, steps: int) -> tuple[int, int]:
         """Order and position so many steps later; the next epoch's start at the end."""
@@ -141,16 +141,6 @@ class PlannedFeed:
             return shapes[0][1]
         at = (order, position)
         return next(shape for start, shape in reversed(shapes) if start <= at)
-
-    def _micros(self, shape: Shape, start: int, stop: int) -> tuple[Micro, ...]:
-        return micro_batches(
-            start,
-            stop,
-            rank=shape.rank,
-            workers=shape.workers,
-            micro_batch=shape.micro_batch,
-            split=shape.split,
-        )
 
     # ---- batches
 
@@ -185,7 +175,8 @@ class PlannedFeed:
                 order, position = order + 1, 0
                 continue
             for micro in step.micros:
-                yield Drawn(order, position, self._draw.indices(order, micro.start, micro.stop))
+                start, stop = position + micro.start, position + micro.stop
+                yield Drawn(order, position, self._draw.indices(order, start, stop))
             position = step.stop
 
     # ---- changes
@@ -254,6 +245,16 @@ class PlannedFeed:
     def settings(self) -> LoaderSettings:
         """Of the loader in use."""
         return self._source.settings
+
+
+def _micros(shape: Shape, samples: int) -> tuple[Micro, ...]:
+    return micro_batches(
+        samples,
+        rank=shape.rank,
+        workers=shape.workers,
+        micro_batch=shape.micro_batch,
+        split=shape.split,
+    )
 
 
 @dataclass

@@ -94,6 +94,11 @@ class Board:
         """Whether a worker is lost: the next generation is entered as soon as it can be."""
         return self.recovering > self.generation
 
+    @property
+    def asks(self) -> bool:
+        """Whether the other workers have something for the leader to order, or to tell of."""
+        return bool(self.stop_wished or self.refused) or self.ready is not None
+
     def note(self, **values: Any) -> None:
         """Write down, and wake whoever waits."""
         with self.changed:
