@@ -10,6 +10,7 @@ from pathlib import Path
 
 from planner.core.errors import PlannerError
 from predictors.evaluate.data import read
+from predictors.evaluate.reliability import achieved, draw
 from predictors.evaluate.scores import METHODS, Score, answers, scores
 from predictors.evaluate.tasks import TASKS, cases
 
@@ -26,13 +27,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         judged = read(args.data)
         training = read(args.train) if args.train else judged
+        found = [
+            answer
+            for task in args.task
+            for answer in answers(cases(task, judged, training, args.hold_out), args.method)
+        ]
+        rows = scores(found)
+        if args.plot:
+            draw(achieved(found), args.plot)
     except PlannerError as error:
         print(f"predictors.evaluate: {error}\n{error.hint or ''}".rstrip(), file=sys.stderr)
         return error.exit_code
-    rows: list[Score] = []
-    for task in args.task:
-        found = cases(task, judged, training, args.hold_out)
-        rows += scores(answers(found, args.method))
     if args.json:
         print(json.dumps({"schema": SCHEMA, "rows": [row.document() for row in rows]}, indent=1))
     else:
@@ -57,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         help="learn from nothing of the judged model (default), or of its GPU type as well",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON document")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw predicted against achieved coverage"
+    )
     return parser
 
 

@@ -29,15 +29,14 @@ class Answer:
         case: The case.
         method: One of `METHODS`.
         median_s: Predictions, s.
-        low_s: Lower end of the 90 % interval, s; None of a method without intervals.
-        high_s: Its upper end, s.
+        quantiles_s: Quantiles at `planner.core.distribution.LEVELS`, shape (rows, levels), s; None
+            of a method without intervals.
     """
 
     case: Case
     method: str
     median_s: Array
-    low_s: Array | None = None
-    high_s: Array | None = None
+    quantiles_s: Array | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,13 +87,7 @@ def _ask(case: Case, method: str) -> Answer | None:
         quantiles = ours.predict(case.question)
         if quantiles is None:
             return None
-        return Answer(
-            case=case,
-            method=method,
-            median_s=quantiles[:, I50],
-            low_s=quantiles[:, I05],
-            high_s=quantiles[:, I95],
-        )
+        return Answer(case=case, method=method, median_s=quantiles[:, I50], quantiles_s=quantiles)
     predicted = PEERS[method](case.question)
     return None if predicted is None else Answer(case=case, method=method, median_s=predicted)
 
@@ -120,8 +113,8 @@ def _score(task: str, split: str, method: str, members: list[tuple[Answer, Index
         job, true = answer.case.question.job, answer.case.true_s[rows]
         off = np.abs(answer.median_s[rows] / true - 1)
         errors.setdefault(job, []).append(100 * off)
-        if answer.low_s is not None and answer.high_s is not None:
-            low, high = answer.low_s[rows], answer.high_s[rows]
+        if answer.quantiles_s is not None:
+            low, high = answer.quantiles_s[rows, I05], answer.quantiles_s[rows, I95]
             within = (low <= true) & (true <= high)
             inside.setdefault(job, []).append(100 * within.astype(float))
             widths.setdefault(job, []).append(50 * (high - low) / answer.median_s[rows])

@@ -9,12 +9,20 @@ import numpy as np
 import pytest
 from support.measurements import STEP_FIELDS, step_rows, write
 
+from planner.core.distribution import I95, LEVELS, Z
 from planner.core.errors import ExitCode
 from predictors.evaluate.__main__ import main
 from predictors.evaluate.data import Measurements
 from predictors.evaluate.peers import PEERS
+from predictors.evaluate.reliability import achieved, draw
 from predictors.evaluate.scores import METHODS, Answer, scores
 from predictors.evaluate.tasks import Case, Question
+
+
+def normal(median: np.ndarray, half: float) -> np.ndarray:
+    """Quantiles of normal distributions whose 90 % interval is so much to either side."""
+    z = np.asarray(Z)
+    return median[:, None] + half * z[None, :] / z[I95]
 
 
 def answer(job: str, true: list[float], said: list[float], *, half: float | None = None) -> Answer:
@@ -34,8 +42,7 @@ def answer(job: str, true: list[float], said: list[float], *, half: float | None
         case=Case(question=question, true_s=np.asarray(true), splits={"all": mask, "no": ~mask}),
         method="planner",
         median_s=median,
-        low_s=None if half is None else median - half,
-        high_s=None if half is None else median + half,
+        quantiles_s=None if half is None else normal(median, half),
     )
 
 
@@ -54,6 +61,26 @@ def test_coverage_is_that_of_jobs_and_of_the_worst_one() -> None:
     assert score.coverage90_mean == pytest.approx(75.0)
     assert score.coverage90_worst == pytest.approx(50.0)
     assert score.halfwidth90 == pytest.approx(np.mean([20, 20 / 1.1, 20 / 1.1, 10]))
+
+
+def test_reliability_is_the_share_of_rows_below_each_quantile() -> None:
+    """Truth drawn from the predicted distribution lies below each quantile as often as it says."""
+    draws = np.random.default_rng(0).normal(2.0, 0.2 / Z[I95], 4000)
+    honest = answer("a", draws.tolist(), [2.0] * 4000, half=0.2)
+    assert achieved([honest]) == {"A1": pytest.approx(LEVELS, abs=0.02)}
+    narrow = answer("a", draws.tolist(), [2.0] * 4000, half=0.1)
+    assert achieved([narrow])["A1"][I95] < 0.85
+
+
+def test_reliability_of_jobs_counts_each_the_same() -> None:
+    below = answer("a", [1.0] * 9, [2.0] * 9, half=0.1)
+    above = answer("b", [3.0], [2.0], half=0.1)
+    assert achieved([below, above])["A1"] == pytest.approx([0.5] * len(LEVELS))
+
+
+def test_the_plot_is_a_picture(tmp_path: Path) -> None:
+    draw({"A1": [0.5] * len(LEVELS)}, tmp_path / "reliability.svg")
+    assert "<svg" in (tmp_path / "reliability.svg").read_text()
 
 
 def test_cases_of_one_job_are_one_job() -> None:
