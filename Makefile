@@ -33,7 +33,7 @@ demo: env
 	$(BIN)/planner run examples/digits/job.toml --deadline 10m --budget 1 --yes
 
 test: env
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests  # in order of names: the longest files first
+	$(BIN)/pytest --durations 40 -n 2 --dist loadfile --no-loadscope-reorder tests  # in order of names: the longest files first
 
 check: env
 	$(BIN)/ruff format --check .

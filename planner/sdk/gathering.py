@@ -43,7 +43,8 @@ class Gathering:
     def steps(self) -> None:
         """The script is about to step."""
         self._stepped = True
-        self._compare()
+        if self._waiting is not None:
+            self._compare(*self._waiting)
 
     def clears(self) -> None:
         """The script clears its gradients."""
@@ -55,15 +56,14 @@ class Gathering:
         stepped, self._stepped = self._stepped, False
         if stepped or self.found or not self.possible:
             return
-        self._compare()
+        if self._waiting is not None:
+            self._compare(*self._waiting)
         for parameter in self._parameters():
             gradient = parameter.grad
             if gradient is not None and not gradient.is_sparse and bool(gradient.any()):
                 self._waiting = parameter, weakref.ref(gradient)
                 return
 
-    def _compare(self) -> None:
-        if self._waiting is not None:
-            parameter, gradient = self._waiting
-            self._waiting = None
-            self.found = self.found or (parameter.grad is not None and gradient() is parameter.grad)
+    def _compare(self, parameter: Any, gradient: weakref.ref[Any]) -> None:
+        self._waiting = None
+        self.found = self.found or (parameter.grad is not None and gradient() is parameter.grad)

@@ -45,6 +45,7 @@ class Loop:
         self._keeper = gear.keeper
         self._requests = gear.requests
         self._accumulation = gear.accumulation
+        self._reduction = gear.accumulation.reduction
         self._stopwatch = gear.stopwatch
         self._stop = gear.stop
         self._feed = feed
@@ -146,7 +147,7 @@ class Loop:
             done = yield from self._run_step(step)
             if done is None:
                 return
-            if self._lost_a_worker(step):
+            if self._reduction.active and self._lost_a_worker(step):
                 position = self._keeper.at.position
             else:
                 samples, wait_s = done
@@ -194,11 +195,8 @@ class Loop:
 
     def _lost_a_worker(self, step: Step) -> bool:
         """Whether the step did not count; then this worker has found the others again."""
-        reduction = self._accumulation.reduction
-        if not reduction.active:
-            return False
-        if not reduction.failed:
-            reduction.require_done()
+        if not self._reduction.failed:
+            self._reduction.require_done()
             return False
         self._changes.restore_buffers()
         self._changes.recover(step.samples)

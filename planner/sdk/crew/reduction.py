@@ -29,6 +29,7 @@ class Reduction:
     """Reduces the gradients of `parameters` over a group. Without a group it does nothing.
 
     Attributes:
+        active: Whether there are other workers.
         failed: Whether the last armed backward pass lost a peer; its gradients are worthless.
     """
 
@@ -36,6 +37,7 @@ class Reduction:
         self, parameters: Callable[[], Sequence[Any]], check: Callable[[], None] = lambda: None
     ) -> None:
         """`check` is called in the backward pass, before the first gradient is taken."""
+        self.active = False
         self.failed = False
         self._parameters = parameters
         self._check = check
@@ -51,16 +53,11 @@ class Reduction:
         self._done = False
         self._sent = 0
 
-    @property
-    def active(self) -> bool:
-        """Whether there are other workers."""
-        return self._group is not None
-
     def use(self, group: Group | None) -> None:
         """From now on reduce over this group; None: there is one worker only."""
         if group is None or self.failed:
             self._let_go()  # a sum that was given up may still be written to its bucket
-        self._group = group
+        self._group, self.active = group, group is not None
         self._armed = self.failed = self._compared = False
         if group is not None and not self._hooks:
             self._take_hold()
