@@ -50,5 +50,12 @@ class JobPredictor(Protocol):
     ) -> list[Prediction]:
         """What each configuration would do with the whole job, in the order given."""
 
+    def draws(self, configs: Sequence[tuple[ResourceConfig, Knobs]], work: WorkLoad) -> Array:
+        """Joint draws of whole-run times, s, shape (draws, n): what further probes could tell.
+
+        A row is one way that the job may be, at all configurations. What no probe narrows (drift
+        of the machine, the parts of a run that are no steps) stays at its median.
+        """
+
     def card(self) -> ModelCard:
         """What it was fitted on and how good it has been."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -9,11 +10,11 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from planner.core.distribution import I05, I50, I95, Distribution, Evidence, Z
-from planner.core.errors import EvidenceError
 from planner.core.prediction import Bottleneck, Prediction
 from planner.core.types import Knobs, ModelCard, ProbeResult, ResourceConfig, WorkLoad
 from predictors import features, run_time
 from predictors.conformal import Calibration, calibrate
+from predictors.evidence import measured, unique
 from predictors.memory import MemoryRegressor
 from predictors.run_time import RunParts
 from predictors.step_law import compute_per_sample_s
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from planner.core.distribution import Array
 
 Config = tuple[ResourceConfig, Knobs]
+DRAWS = 256
+"""Joint draws of whole runs: enough for covariances to be good to some 6 %."""
 _NEARLY_FULL = 0.9
 """Share of the memory from which a configuration counts as bound by it."""
 
@@ -39,6 +42,23 @@ class _Machine:
     rows: int
     unsteadiness: float
     crowding: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """Configurations on one kind of machine: steps and whole runs without drift, quantiles, s.
+
+    `per_epoch` is how many full steps an epoch is worth, shape (n,).
+    """
+
+    key: str
+    machine: _Machine
+    ratio: Ratio
+    configs: Sequence[Config]
+    columns: features.Table
+    step: Array
+    per_epoch: Array
+    run: Array
 
 
 class ProbedJobPredictor:
@@ -76,11 +96,8 @@ class ProbedJobPredictor:
         Raises:
             EvidenceError: No probe ended well.
         """
-        probes = _unique(probes)
-        good = [p for p in probes if features.is_measured(p)]
-        if not good:
-            hint = _NO_EVIDENCE_HINT if probes else _NOTHING_MEASURED_HINT
-            raise EvidenceError(_no_evidence(probes), hint=hint)
+        probes = unique(probes)
+        good = measured(probes)
         own = {p.fingerprint for p in probes}
         self.others_ = tuple(p for p in self.history if p.fingerprint not in own)
         self.calibration_: Calibration = calibrate(self.finished)
@@ -121,19 +138,29 @@ class ProbedJobPredictor:
 
     def predict(self, configs: Sequence[Config], work: WorkLoad) -> list[Prediction]:
         """What each configuration would do with the whole job, in the order given."""
-        groups: dict[str, list[int]] = {}
-        for i, (resources, _) in enumerate(configs):
-            groups.setdefault(features.machine_key(resources), []).append(i)
         result: list[Prediction | None] = [None] * len(configs)
-        for key, rows in groups.items():
-            predicted = self._predict_machine(key, [configs[i] for i in rows], work)
+        for key, rows in _by_machine(configs).items():
+            predicted = self._predict_machine(self._runs(key, [configs[i] for i in rows], work))
             for i, prediction in zip(rows, predicted, strict=True):
                 result[i] = prediction
         return [p for p in result if p is not None]
 
-    def _predict_machine(
-        self, key: str, configs: Sequence[Config], work: WorkLoad
-    ) -> list[Prediction]:
+    def draws(self, configs: Sequence[Config], work: WorkLoad) -> Array:
+        """Joint draws of whole-run times, s, shape (`DRAWS`, n); see `JobPredictor.draws`.
+
+        Kinds of machines are drawn independently: a probe of one says nothing of another's law.
+        """
+        result = np.empty((DRAWS, len(configs)))
+        for key, rows in _by_machine(configs).items():
+            runs = self._runs(key, [configs[i] for i in rows], work)
+            rng = np.random.default_rng([self.seed, zlib.crc32(key.encode())])
+            log_step = runs.machine.step.log_draws(runs.columns, rng, size=DRAWS)
+            log_step += runs.ratio.log_mean + runs.ratio.log_sd * rng.standard_normal((DRAWS, 1))
+            training = work.epochs * runs.per_epoch * (np.exp(log_step) - runs.step[:, I50])
+            result[:, rows] = runs.run[:, I50] + training
+        return result
+
+    def _runs(self, key: str, configs: Sequence[Config], work: WorkLoad) -> _Runs:
         machine = self.machines_.get(key) or self.machines_[self.base_]
         ratio = self._ratio(key)
         columns = features.config_table(configs)
@@ -150,20 +177,24 @@ class ProbedJobPredictor:
             epoch_s=step * per_epoch[:, None],
             sample_s=np.full(len(configs), sample_s * np.exp(ratio.log_mean)),
         )
+        return _Runs(key, machine, ratio, configs, columns, step, per_epoch, run)
+
+    def _predict_machine(self, runs: _Runs) -> list[Prediction]:
+        machine, ratio, configs, columns = runs.machine, runs.ratio, runs.configs, runs.columns
         memory, p_oom = self._memory(machine, configs, columns)
         calibration, steps, company = self.calibration_, machine.unsteadiness, machine.crowding
-        shown = calibration.widen(run, unsteadiness=steps, crowding=company)
-        without_runs = Calibration().widen(run, unsteadiness=steps, crowding=company)
-        alone = calibration.widen(run, unsteadiness=steps)
+        shown = calibration.widen(runs.run, unsteadiness=steps, crowding=company)
+        without_runs = Calibration().widen(runs.run, unsteadiness=steps, crowding=company)
+        alone = calibration.widen(runs.run, unsteadiness=steps)
         return self._assemble(
-            step=calibration.widen(step, unsteadiness=steps, crowding=company),
+            step=calibration.widen(runs.step, unsteadiness=steps, crowding=company),
             run=shown,
             by_runs=_times_as_wide(shown, without_runs),
             by_company=_times_as_wide(shown, alone),
             memory=memory,
             p_oom=p_oom,
             bounds=_bottlenecks(machine.step, columns, configs, memory, ratio),
-            evidence=[self._evidence(key, machine, ratio, r, k) for r, k in configs],
+            evidence=[self._evidence(runs.key, machine, ratio, r, k) for r, k in configs],
         )
 
     def _assemble(
@@ -275,27 +306,12 @@ class ProbedJobPredictor:
         )
 
 
-_NO_EVIDENCE_HINT = (
-    "see why under `probes[].error` (--json) or in the probe's log; correct the command or the"
-    " data, or allow smaller micro-batches, and estimate again"
-)
-_NOTHING_MEASURED_HINT = "planner estimate without --no-probe measures it, in a few short trials"
-
-
-def _no_evidence(probes: Sequence[ProbeResult]) -> str:
-    if not probes:
-        return "nothing has been measured for this job here"
-    reasons = dict.fromkeys(f"{p.state}: {p.error or 'no reason given'}" for p in probes)
-    shown = "; ".join(list(reasons)[:3])
-    return f"none of {len(probes)} probes ended well ({shown})"
-
-
-def _unique(probes: Sequence[ProbeResult]) -> tuple[ProbeResult, ...]:
-    """Probes without repetition: the same trial listed twice is not twice the evidence."""
-    seen: dict[tuple[str, str, object], ProbeResult] = {}
-    for probe in probes:
-        seen.setdefault((probe.fingerprint, probe.id, probe.measured_at), probe)
-    return tuple(seen.values())
+def _by_machine(configs: Sequence[Config]) -> dict[str, list[int]]:
+    """Positions of the configurations by kind of machine."""
+    groups: dict[str, list[int]] = {}
+    for i, (resources, _) in enumerate(configs):
+        groups.setdefault(features.machine_key(resources), []).append(i)
+    return groups
 
 
 def _shape(resources: ResourceConfig, knobs: Knobs) -> tuple[int, int, int]:

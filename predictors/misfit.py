@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _LENGTHS = {"workers_per_node": 1.0, "nodes": 1.0, "micro_batch": 1.0, "accumulation": 1.5}
 """Octaves over which misfit is alike."""
+_FEATURES = 256
 
 
 def interpolate(here: Table, there: Table, *, sigma: float, noise: Array) -> tuple[Array, Array]:
@@ -37,6 +38,21 @@ def interpolate(here: Table, there: Table, *, sigma: float, noise: Array) -> tup
     weights: Array = np.linalg.solve(among, cross.T).T.astype(float)
     left = variance - np.einsum("nr,nr->n", cross, weights)
     return weights, np.sqrt(np.maximum(left, 0.0))
+
+
+def alike_noise(here: Table, rng: np.random.Generator, *, size: int) -> Array:
+    """Draws of a field that is alike at neighbours as the misfit is; shape (size, n), variance 1.
+
+    By random Fourier features of the kernel (Rahimi and Recht 2007), so that thousands of
+    configurations need no square matrix.
+    """
+    position = _position(here)
+    waves = rng.standard_normal((position.shape[1], _FEATURES))
+    phase = rng.uniform(0, 2 * np.pi, _FEATURES)
+    basis = np.sqrt(2 / _FEATURES) * np.cos(position @ waves + phase)
+    basis /= np.linalg.norm(basis, axis=1, keepdims=True)
+    result: Array = rng.standard_normal((size, _FEATURES)) @ basis.T
+    return result
 
 
 def octaves_outside(here: Table, there: Table) -> Array:

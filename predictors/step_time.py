@@ -11,7 +11,7 @@ from planner.core.distribution import Z
 from predictors import residual, step_law
 from predictors.estimator import Estimator
 from predictors.features import COLUMNS, Table, table, take, targets
-from predictors.misfit import half_spread, interpolate, octaves_outside
+from predictors.misfit import alike_noise, half_spread, interpolate, octaves_outside
 from predictors.posterior import Fit, optimise, perturbations
 from predictors.residual import ResidualModel
 from predictors.step_law import Scale
@@ -119,6 +119,21 @@ class StepTimeRegressor(Estimator):
         parts = [self._moments(part) for part in _parts(table(X))]
         centre, low, high = (np.concatenate(column) for column in zip(*parts, strict=True))
         return centre, low, high
+
+    def log_draws(self, X: Any, rng: np.random.Generator, *, size: int) -> Array:
+        """Joint draws of the log step time, without the noise of a new trial; shape (size, n).
+
+        Each row is one member of the ensemble at all configurations, so that errors are shared as
+        the members share them, and one draw of what the misfit leaves open.
+        """
+        self._check_fitted()
+        columns = table(X)
+        log_step, left = self._log_law(columns, slice(None))
+        spread = np.hypot(left, self.octave_sigma * octaves_outside(columns, self.columns_))
+        drawn = log_step[1:] if len(log_step) > 1 else log_step
+        members = np.resize(rng.permutation(len(drawn)), size)
+        result: Array = drawn[members] + spread * alike_noise(columns, rng, size=size)
+        return result
 
     def terms(self, X: Any) -> step_law.Terms:
         """Parts of a step under the most probable fit, arrays of shape (n,)."""
