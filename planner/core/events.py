@@ -13,6 +13,7 @@ EventType = Literal[
     "probe.started",
     "probe.progress",
     "probe.finished",
+    "probe.decided",
     "model.fitted",
     "estimate.completed",
     "run.created",

@@ -116,7 +116,7 @@ def rescore_options(
     if not options:
         text = explain.recommendation_text(terms, None, None)
         return (), Recommendation(option_id=None, rule=rule, text=text)
-    table = _table(options)
+    table = table_of(options)
     scores = score(table, terms)
     ranked = _ranked(options, terms, scores)
     pick = ranked[0] if scores.pick is not None else None
@@ -244,7 +244,8 @@ def _interval(distribution: Distribution, prediction: Prediction) -> Interval:
 # ---- scores ----------------------------------------------------------------------------------
 
 
-def _table(options: Sequence[Option]) -> Table:
+def table_of(options: Sequence[Option]) -> Table:
+    """Options as the columns that they are scored by."""
     import numpy as np
 
     places: dict[tuple[str | None, ...], int] = {}

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Literal
 
 from planner.core.distribution import Distribution, Evidence
+from planner.core.nextprobe import NextProbe
 from planner.core.prediction import Bottleneck, Interval
 from planner.core.recommendation import Recommendation
 
@@ -357,6 +358,9 @@ class EstimateResult:
     Attributes:
         created_at: When it was made, from which its age counts.
         rescored_at: When its options were scored again, under another goal; None when never.
+        next_probe: What one more probe would buy, and why it was not made; None where every probe
+            failed. Under the goal that the estimate was made for.
+        probe_decisions: The probes beyond the first few that were decided on, in order.
     """
 
     id: str
@@ -372,6 +376,8 @@ class EstimateResult:
     model: ModelCard
     warnings: tuple[Warning_, ...] = ()
     rescored_at: datetime | None = None
+    next_probe: NextProbe | None = None
+    probe_decisions: tuple[NextProbe, ...] = ()
 
     @property
     def scored_at(self) -> datetime:

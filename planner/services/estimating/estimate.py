@@ -5,30 +5,26 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from planner.core.clock import Clock
-from planner.core.distribution import Distribution
-from planner.core.errors import EvidenceError, NotFoundError, StoreError, UsageError
+from planner.core.errors import NotFoundError, StoreError
 from planner.core.events import EventSink
-from planner.core.options import RULES, Candidate, build_options, rescored
-from planner.core.prediction import Prediction
-from planner.core.recommendation import Recommendation
+from planner.core.options import rescored
 from planner.core.types import (
     EstimateResult,
     Goal,
     JobSpec,
     ModelCard,
-    Option,
     ProbeResult,
     ResourceConfig,
-    Warning_,
-    WorkLoad,
 )
 from planner.services.api import Cancel, EstimateRequest, ProbePlan
 from planner.services.estimating.candidates import Trial, ask_places, design
+from planner.services.estimating.concluding import conclude
 from planner.services.estimating.dataset import scan_data
 from planner.services.estimating.estimatewarnings import (
     DEFAULT_BATCH,
@@ -40,19 +36,17 @@ from planner.services.estimating.estimatewarnings import (
     reuse_warning,
     work_warnings,
 )
-from planner.services.estimating.evidence import Evidence, gather
+from planner.services.estimating.evidence import Evidence, gather, prober_of
 from planner.services.estimating.fingerprint import job_fingerprint
+from planner.services.estimating.probing import FIRST_PROBE_S
+from planner.services.estimating.refining import Refined, refine
 from planner.services.estimating.study import Study, look
 from planner.services.estimating.turn import turn_to_probe
-from planner.services.jobenv import uses_placeholder
 from planner.services.runs.shelf import finished_runs
 from planner.store.codec import to_json
 from planner.store.files import load, save
 from planner.store.layout import StateDir, check_id
-from predictors.registry import job_predictor
 
-FIRST_PROBE_S = 30.0
-"""How long a probe is said to take before one was made."""
 _LOOK_BACK = 50
 """So many of the newest estimates are looked through for one of a given job."""
 _NO_MODEL = ModelCard(id="none", n_train=0)
@@ -130,15 +124,26 @@ class Estimator:
                 "samples": study.samples,
             },
         )
-        if request.probe and _must_probe(study):
-            with turn_to_probe(self._state, self._clock, on_event, cancel):
+        with ExitStack() as stack:
+            turn = _Turn(stack, self._state, self._clock, on_event, cancel)
+            if request.probe and _must_probe(study):
+                turn.take()
                 study = look(request, self._state)  # the one before may have measured the same
-                evidence = gather(study, self._state, self._clock, on_event, cancel=cancel)
-        else:
-            evidence = gather(
-                study, self._state, self._clock, on_event, probe=request.probe, cancel=cancel
+            prober = prober_of(study, self._state, self._clock, on_event, cancel)
+            evidence = gather(study, prober, probe=request.probe)
+            finished = tuple(finished_runs(self._state.path))
+            refined = refine(
+                study,
+                request,
+                evidence,
+                prober,
+                conclude=lambda: conclude(study, request, evidence, finished, self._clock.now()),
+                take_turn=turn.take,
+                on_event=on_event,
             )
-        result = self._conclude(study, request, evidence, on_event)
+        result = self._result(study, request, evidence, refined)
+        if result.options:
+            on_event("model.fitted", {"model": to_json(result.model)})
         save(self._state.estimates / f"{result.id}.json", result)
         on_event(
             "estimate.completed",
@@ -152,51 +157,12 @@ class Estimator:
 
     # ---- concluding
 
-    def _conclude(
-        self, study: Study, request: EstimateRequest, evidence: Evidence, on_event: EventSink
-    ) -> EstimateResult:
-        probes, now = evidence.probes, self._clock.now()
-        work = _work(study, probes)
-        try:
-            predictor = job_predictor(
-                history=study.others,
-                finished=self._finished(),
-                saves=study.job.tier > 0,
-                seed=request.seed,
-            ).fit(probes)
-        except EvidenceError as error:
-            nothing = _no_options(error, request, now)
-            return self._result(study, request, evidence, work, nothing)
-        card = predictor.card()
-        on_event("model.fitted", {"model": to_json(card)})
-        loading = _loader_workers(study.job, probes)
-        configs = [(t.resources, replace(t.knobs, loader_workers=loading)) for t in evidence.trials]
-        predictions = predictor.predict(configs, work)
-        candidates = [
-            Candidate(resources=resources, knobs=knobs, offer=t.offer, prediction=prediction)
-            for t, (resources, knobs), prediction in zip(
-                evidence.trials, configs, predictions, strict=True
-            )
-        ]
-        options, recommendation = build_options(candidates, work, request.goal, now)
-        conclusion = Conclusion(
-            at=now,
-            options=options,
-            recommendation=recommendation,
-            card=card,
-            predictions=tuple(predictions),
-        )
-        return self._result(study, request, evidence, work, conclusion)
-
     def _result(
-        self,
-        study: Study,
-        request: EstimateRequest,
-        evidence: Evidence,
-        work: WorkLoad,
-        conclusion: Conclusion,
+        self, study: Study, request: EstimateRequest, evidence: Evidence, refined: Refined
     ) -> EstimateResult:
-        now = conclusion.at
+        conclusion = refined.conclusion
+        now, work = conclusion.at, conclusion.work
+        card = conclusion.predictor.card() if conclusion.predictor else _NO_MODEL
         text = f"{study.fingerprint} {now.isoformat()} {request}"
         digest = base64.b32encode(hashlib.sha256(text.encode()).digest()).decode().lower()
         warnings = (
@@ -208,7 +174,7 @@ class Estimator:
             *busy_warning(evidence.probes, conclusion.predictions),
             *work_warnings(study.job, work),
             *option_warnings(conclusion.options),
-            *drift_warning(conclusion.card, conclusion.predictions),
+            *drift_warning(card, conclusion.predictions),
             *conclusion.warnings,
         )
         return EstimateResult(
@@ -222,12 +188,11 @@ class Estimator:
             options=conclusion.options,
             probes=evidence.probes,
             probe_cost_usd=sum(p.cost_usd for p in evidence.new),
-            model=conclusion.card,
+            model=card,
             warnings=warnings,
+            next_probe=refined.next_probe,
+            probe_decisions=refined.decisions,
         )
-
-    def _finished(self) -> tuple[tuple[Distribution, float], ...]:
-        return tuple(finished_runs(self._state.path))
 
     # ---- afterwards
 
@@ -279,58 +244,27 @@ class Estimator:
         return rescored(estimate, goal, self._clock.now())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conclusion:
-    """What follows from the evidence; what is left of a deadline is counted from `at`."""
+class _Turn:
+    """The turn to probe, taken at most once and kept until the estimate is made."""
 
-    at: datetime
-    options: tuple[Option, ...]
-    recommendation: Recommendation
-    card: ModelCard
-    predictions: tuple[Prediction, ...] = ()
-    warnings: tuple[Warning_, ...] = ()
+    def __init__(
+        self,
+        stack: ExitStack,
+        state: StateDir,
+        clock: Clock,
+        on_event: EventSink,
+        cancel: Cancel | None,
+    ) -> None:
+        self._stack = stack
+        self._wait = partial(turn_to_probe, state, clock, on_event, cancel)
+        self._taken = False
 
-
-def _no_options(error: EvidenceError, request: EstimateRequest, now: datetime) -> Conclusion:
-    text = f"No option can be offered: {error.text}."
-    return Conclusion(
-        at=now,
-        options=(),
-        recommendation=Recommendation(option_id=None, rule=RULES[request.goal.prefer], text=text),
-        card=_NO_MODEL,
-        warnings=(Warning_(code="probe.all_failed", text=text, hint=error.hint),),
-    )
-
-
-def _work(study: Study, probes: Sequence[ProbeResult]) -> WorkLoad:
-    samples = study.samples or next((p.samples for p in probes if p.samples), None)
-    if samples is None and any(p.state == "ok" for p in probes):
-        raise UsageError(
-            f"nothing tells how many samples one epoch of {study.job.name} has",
-            hint="Set samples in [job]; the probes that were made are kept.",
-        )
-    parts = [p.slice_samples / p.samples for p in probes if p.slice_samples and p.samples]
-    return WorkLoad(
-        samples=samples or 0,
-        epochs=_epochs(study.job, probes),
-        tail_samples=study.stats.tail_samples,
-        slice_fraction=min(1.0, parts[-1]) if parts else study.job.probe.slice_fraction,
-        fingerprint=study.fingerprint,
-    )
-
-
-def _epochs(job: JobSpec, probes: Sequence[ProbeResult]) -> int:
-    """What the script will do: it is told by `{epochs}`, or has its own number and tells it."""
-    if uses_placeholder(job, "epochs"):
-        return job.epochs
-    return next((p.epochs for p in reversed(probes) if p.epochs), job.epochs)
-
-
-def _loader_workers(job: JobSpec, probes: Sequence[ProbeResult]) -> int:
-    """What the job says, or the script's own as the probes were told."""
-    if job.loader_workers is not None:
-        return job.loader_workers
-    return next((p.knobs.loader_workers for p in reversed(probes) if p.state == "ok"), 0)
+    def take(self) -> bool:
+        """Wait for it; whether it was not taken yet, so that others may have probed."""
+        first, self._taken = not self._taken, True
+        if first:
+            self._stack.enter_context(self._wait())
+        return first
 
 
 def _must_probe(study: Study) -> bool:

@@ -32,24 +32,34 @@ class Evidence:
         """All results, the reused ones first."""
         return (*self.reused, *self.new)
 
+    def add(self, results: Sequence[ProbeResult], state: StateDir) -> None:
+        """Take new results in, and keep what is worth it.
 
-def gather(
-    study: Study,
-    state: StateDir,
-    clock: Clock,
-    on_event: EventSink,
-    *,
-    probe: bool = True,
-    cancel: Cancel | None = None,
-) -> Evidence:
-    """Probe what the study wants and nothing kept answers; without `probe`, take what is kept.
+        Raises:
+            StoreError: They cannot be written.
+        """
+        for result in results:
+            probestore.keep(state, result)
+        self.new += results
 
-    Raises:
-        UsageError: No configuration fits, or the command cannot be made.
-        CleanupError: A probe's processes could not be ended.
-        StoreError: The state directory cannot be used.
-    """
-    prober = Prober(
+    def add_kept(self, study: Study, state: StateDir) -> bool:
+        """Take in what others kept about the job since the study; whether there was anything.
+
+        Raises:
+            StoreError: The kept results cannot be listed.
+        """
+        used = {p.id for p in self.probes}
+        own = probestore.of_job(probestore.kept(state), study.fingerprint)
+        newer = [p for p in own if p.id not in used]
+        self.reused += newer
+        return bool(newer)
+
+
+def prober_of(
+    study: Study, state: StateDir, clock: Clock, on_event: EventSink, cancel: Cancel | None
+) -> Prober:
+    """Who runs the probes of one estimate, within its caps."""
+    return Prober(
         job=study.job,
         fingerprint=study.fingerprint,
         slice_for=lambda batch: study.slice_for(batch, state.slices),
@@ -59,9 +69,19 @@ def gather(
         on_event=on_event,
         cancel=cancel,
     )
+
+
+def gather(study: Study, prober: Prober, *, probe: bool = True) -> Evidence:
+    """Probe what the study wants and nothing kept answers; without `probe`, take what is kept.
+
+    Raises:
+        UsageError: No configuration fits, or the command cannot be made.
+        CleanupError: A probe's processes could not be ended.
+        StoreError: The state directory cannot be used.
+    """
     evidence = Evidence(global_batch=study.global_batch or DEFAULT_BATCH)
     if study.global_batch is None:
-        told = _ask_script(study, prober, evidence, state) if probe else None
+        told = _ask_script(study, prober, evidence) if probe else None
         evidence.global_batch = told or DEFAULT_BATCH
         evidence.warnings += () if told else (assumed_batch(),)
     evidence.trials, warnings = study.trials(evidence.global_batch)
@@ -73,13 +93,13 @@ def gather(
     if probe:
         made = tuple(evidence.new)
         missing = [t for t, kept in wanted if kept is None and study.match(t, made) is None]
-        _keep(evidence, prober.run(missing), state)
+        evidence.add(prober.run(missing), prober.state)
     used = {p.id for p in evidence.probes}
     evidence.reused += [p for p in study.own if p.id not in used]
     return evidence
 
 
-def _ask_script(study: Study, prober: Prober, evidence: Evidence, state: StateDir) -> int | None:
+def _ask_script(study: Study, prober: Prober, evidence: Evidence) -> int | None:
     """Run the reference probe with the script's own batch; what that is, if it told."""
     trial = study.reference()
     (result,) = prober.run([trial])
@@ -89,11 +109,5 @@ def _ask_script(study: Study, prober: Prober, evidence: Evidence, state: StateDi
         whole = micro * trial.resources.workers
         knobs = replace(result.knobs, micro_batch=micro, global_batch=whole)
         result = replace(result, knobs=knobs)
-    _keep(evidence, [result], state)
+    evidence.add([result], prober.state)
     return told
-
-
-def _keep(evidence: Evidence, results: Sequence[ProbeResult], state: StateDir) -> None:
-    for result in results:
-        probestore.keep(state, result)
-    evidence.new += results

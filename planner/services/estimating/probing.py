@@ -32,6 +32,9 @@ from planner.services.estimating.slicing import Slice
 from planner.store.codec import to_json
 from planner.store.layout import StateDir
 
+FIRST_PROBE_S = 30.0
+"""How long a probe is said to take before one was made."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Prober:
@@ -156,12 +159,27 @@ class Prober:
         else:
             self._stillborn.clear()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether probing was stopped, or ends since probes fail alike before their first step."""
+        return self._reason_to_stop() is not None
+
+    def affords(self, trial: Trial, expected_s: float) -> bool:
+        """Whether a probe that takes so long fits into what is left of the caps."""
+        return self._beyond_cap(trial, expected_s) is None
+
     def _reason_to_skip(self, trial: Trial) -> str | None:
+        expected_s = fmean(self._walls_s) if self._walls_s else 0.0
+        return self._reason_to_stop() or self._beyond_cap(trial, expected_s)
+
+    def _reason_to_stop(self) -> str | None:
         if self.cancel is not None and self.cancel.is_set():
             return "not tried: probing was stopped"
         if len(self._stillborn) >= 2 and self._stillborn[-1] == self._stillborn[-2]:
             return f"not tried: the probes before it failed alike: {self._stillborn[-1]}"
-        expected_s = fmean(self._walls_s) if self._walls_s else 0.0
+        return None
+
+    def _beyond_cap(self, trial: Trial, expected_s: float) -> str | None:
         if self.spent_s + expected_s >= self.settings.max_time_s:
             cap = format_duration(self.settings.max_time_s)
             return f"not tried: does not fit into the probe time cap of {cap}"

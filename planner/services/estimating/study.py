@@ -97,12 +97,16 @@ class Study:
         One made for it carries its id, even if the script then took another batch. The reference
         of a script that told its own batch was made for no batch, and is found by what it did.
         """
-        wanted = self._probe_id(trial.resources, trial.knobs)
+        wanted = self.probe_id(trial)
         for probe in reversed(probes):
             loading = replace(probe.knobs, loader_workers=trial.knobs.loader_workers)
             if wanted in (probe.id, self._probe_id(probe.resources, loading)):
                 return probe
         return None
+
+    def probe_id(self, trial: Trial) -> str:
+        """The id of a probe of the trial: the same for offers that differ in price alone."""
+        return self._probe_id(trial.resources, trial.knobs)
 
     def _probe_id(self, resources: ResourceConfig, knobs: Knobs) -> str:
         return probestore.probe_id(self.fingerprint, resources, knobs)
