@@ -27,6 +27,8 @@ def estimate_text(result: EstimateResult, *, show_all: bool, limit: int | None) 
         lines += ["", *explain.why(result.options, result.recommendation)]
     else:
         lines += _probe_lines(result)
+    if next_probe := explain.next_probe_text(result):
+        lines.append(next_probe)
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from planner.core.choose import MAX_P_OOM, Terms
 from planner.core.prediction import Bottleneck
 from planner.core.recommendation import Flip, Recommendation
-from planner.core.types import Option, Prefer, Reason
+from planner.core.types import EstimateResult, Option, Prefer, Reason
 from planner.core.units import format_bytes, format_chance, format_duration, format_money
 
 _BEST: dict[Prefer, str] = {
@@ -25,6 +25,20 @@ _BOTTLENECK: dict[Bottleneck, str] = {
     "memory": "Memory limits the micro-batch: a smaller micro-batch with more accumulation, or a"
     " device with more memory, would help.",
     "unknown": "What limits the speed was not measured.",
+}
+
+
+_NO_PROBE: dict[str, str] = {
+    "all_tried": "every configuration was tried",
+    "too_late": "the deadline leaves no time for one",
+}
+
+_VERDICT: dict[str, str] = {
+    "worth": "worth it",
+    "not_worth": "not worth it",
+    "settled": "not needed, the pick is settled",
+    "cap": "worth it, but beyond what probes may take",
+    "stopped": "worth it, but probing was stopped",
 }
 
 
@@ -154,6 +168,30 @@ def flip_text(flip: Flip, to: Option) -> str:
         "confidence": f"{than} than {_percent(flip.value)} confidence is asked for",
     }.get(flip.variable, f"{flip.variable} {flip.op} {flip.value:g} {flip.unit}")
     return f"The pick becomes {flip.to} ({label(to)}) when {condition}."
+
+
+def next_probe_text(estimate: EstimateResult) -> str:
+    """What one more probe would buy, in a line; empty where nothing can be said."""
+    probe = estimate.next_probe
+    if probe is None:
+        return ""
+    if probe.reason in _NO_PROBE:
+        return f"Next probe: none: {_NO_PROBE[probe.reason]}."
+    price = format_duration(probe.time_s)
+    if probe.cost_usd > 0:
+        price = f"{format_money(probe.cost_usd)}, {price}"
+    option = estimate.option(probe.option_id or "")
+    if option is None or probe.p_change is None:
+        return f"Next probe: {price}; without one nothing is known."
+    saved = format_money(probe.saves_usd or 0.0)
+    if probe.saves_s is not None:
+        saved = format_duration(probe.saves_s) if probe.saves_s >= 1 else "no time"
+    elif not probe.saves_usd:
+        saved = "nothing"
+    return (
+        f"Next probe: {label(option)}: {price}; would save {saved} on average"
+        f" (the pick changes with {_percent(probe.p_change)}): {_VERDICT[probe.reason]}."
+    )
 
 
 def memory_text(option: Option) -> str:

@@ -131,9 +131,11 @@ def rescore_options(
 def rescored(estimate: EstimateResult, goal: Goal, now: datetime) -> EstimateResult:
     """The same estimate under another goal, as that stands at `now`.
 
-    One without options keeps its recommendation, which says why there are none.
+    One without options keeps its recommendation, which says why there are none. What another probe
+    would buy hangs on the goal, and is not known of this one.
     """
-    result = replace(estimate, goal=goal, rescored_at=now)
+    known = estimate.next_probe if goal == estimate.goal else None
+    result = replace(estimate, goal=goal, rescored_at=now, next_probe=known)
     if not estimate.options:
         return result
     options, recommendation = rescore_options(estimate.options, goal, now)

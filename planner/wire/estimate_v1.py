@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from planner.wire._base import NotNegative, Share, Time, Wire
 
 SCHEMA = "planner.estimate/1"
-MINOR = 0
+MINOR = 1
 
 
 class Quantiles(Wire):
@@ -176,6 +176,27 @@ class Model(Wire):
     memory_mape: NotNegative | None
 
 
+class NextProbe(Wire):
+    """What one more probe would buy and cost, and why it is made or not."""
+
+    option_id: str | None
+    reason: Literal[
+        "worth",
+        "not_worth",
+        "settled",
+        "too_late",
+        "cap",
+        "stopped",
+        "all_tried",
+        "unmeasured",
+    ]
+    time_s: NotNegative
+    cost_usd: NotNegative
+    saves_usd: NotNegative | None
+    saves_s: NotNegative | None
+    p_change: Share | None
+
+
 class Warning_(Wire):
     """Something a reader should know, under a stable code."""
 
@@ -203,3 +224,5 @@ class Estimate(Wire):
     probe_cost_usd: NotNegative
     model: Model
     warnings: list[Warning_]
+    next_probe: NextProbe | None = None
+    probe_decisions: list[NextProbe] = Field(default_factory=list)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from planner.core import types as domain
 from planner.core.distribution import Distribution
+from planner.core.nextprobe import NextProbe
 from planner.core.prediction import Interval
 from planner.core.recommendation import Recommendation
 from planner.wire import estimate_v1
@@ -101,6 +102,19 @@ def probe(p: domain.ProbeResult) -> estimate_v1.Probe:
         wall_s=max(p.wall_s, 0.0),
         cost_usd=p.cost_usd,
         error=p.error,
+    )
+
+
+def next_probe(n: NextProbe) -> estimate_v1.NextProbe:
+    """What one more probe would buy."""
+    return estimate_v1.NextProbe(
+        option_id=n.option_id,
+        reason=n.reason,
+        time_s=n.time_s,
+        cost_usd=n.cost_usd,
+        saves_usd=number(n.saves_usd),
+        saves_s=number(n.saves_s),
+        p_change=share(n.p_change),
     )
 
 

@@ -57,6 +57,8 @@ def estimate_document(result: domain.EstimateResult) -> Document:
             warnings=[
                 estimate_v1.Warning_(code=w.code, text=w.text, hint=w.hint) for w in result.warnings
             ],
+            next_probe=None if result.next_probe is None else parts.next_probe(result.next_probe),
+            probe_decisions=[parts.next_probe(n) for n in result.probe_decisions],
         )
     )
 

@@ -11,6 +11,7 @@ from textual.binding import BindingType
 from textual.containers import Container
 from textual.content import Content
 
+from planner.core import explain
 from planner.core.units import format_bytes, format_money
 from planner.tui import estimating
 from planner.tui.actions import bindings_of
@@ -214,7 +215,15 @@ class ProbesScreen(PlannerScreen):
             f"  {len(estimate.options)} options, ",
             (f"{feasible} of them feasible", "bold"),
         )
-        pane.draw(lambda width, _: [first, *finding_lines(done), *warning_lines(estimate, width)])
+        next_probe = explain.next_probe_text(estimate)
+        pane.draw(
+            lambda width, _: [
+                first,
+                *finding_lines(done),
+                *(wrap(next_probe, width, indent="  ") if next_probe else ()),
+                *warning_lines(estimate, width),
+            ]
+        )
 
     # ---- actions ---------------------------------------------------------------------------
 
