@@ -28,11 +28,6 @@ _BOTTLENECK: dict[Bottleneck, str] = {
 }
 
 
-_NO_PROBE: dict[str, str] = {
-    "all_tried": "every configuration was tried",
-    "too_late": "the deadline leaves no time for one",
-}
-
 _VERDICT: dict[str, str] = {
     "worth": "worth it",
     "not_worth": "not worth it",
@@ -175,8 +170,8 @@ def next_probe_text(estimate: EstimateResult) -> str:
     probe = estimate.next_probe
     if probe is None:
         return ""
-    if probe.reason in _NO_PROBE:
-        return f"Next probe: none: {_NO_PROBE[probe.reason]}."
+    if probe.reason == "all_tried":
+        return "Next probe: none: every configuration was tried."
     price = format_duration(probe.time_s)
     if probe.cost_usd > 0:
         price = f"{format_money(probe.cost_usd)}, {price}"

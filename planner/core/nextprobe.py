@@ -12,15 +12,14 @@ ProbeReason = Literal[
     "worth",
     "not_worth",
     "settled",
-    "too_late",
     "cap",
     "stopped",
     "all_tried",
     "unmeasured",
 ]
 """Why a probe is made, or why none is: it saves more than it costs; it costs more than it saves;
-the pick hardly depends on it; the deadline leaves no time; it does not fit into the caps; probing
-was stopped; every configuration was tried; nothing is measured yet."""
+the pick hardly depends on it; it does not fit into the caps; probing was stopped; every
+configuration was tried; nothing is measured yet."""
 
 SETTLED_SHARE = 0.005
 """The pick is settled when its expected regret is below this share of what it takes,"""
@@ -54,8 +53,6 @@ class NextProbe:
 
 def verdict(answer: Answer) -> ProbeReason:
     """The stop rule, on the probe that saves most for its price."""
-    if answer.best is None:
-        return "too_late"
     if answer.regret < SETTLED_SHARE * answer.takes or answer.p_change < SETTLED_CHANCE:
         return "settled"
     return "worth" if answer.saves > answer.price else "not_worth"

@@ -1,18 +1,15 @@
 """What one more probe would be worth: the expected regret that it saves, against its price.
 
-Joint draws of whole-run times stand for what is not known. The decision is the pick of
-`planner.core.choose`, taken under their mean. The *regret* of an option in a draw is what it takes
-more than the best option of that draw, in money or in time as the goal prefers; an option that
-misses the goal in a draw, beyond the chance that the goal accepts, has to be done again, so that
-all it takes is regret.
-
-The value of a probe is its expected value of sample information, the knowledge gradient (Frazier,
-Powell and Dayanik 2009, doi:10.1287/ijoc.1080.0314, for beliefs that are correlated): for each of
-some results that it may have, the draws are conditioned on that result, the decision is taken
-again, and the regret that the new pick saves is averaged. Conditioning is the linear update of an
-ensemble on the logarithm, with the spread shrunk by a square root (Whitaker and Hamill 2002,
-doi:10.1175/1520-0493(2002)130<1913:EDAWPO>2.0.CO;2): exact for normal draws. A result after which
-the pick stays counts for nothing, so that probing is worth exactly 0 where the ranking is settled.
+Joint draws of whole-run times stand for what is not known; `planner.core.regret` says what is
+decided under them, and what is lost by that. The value of a probe is its expected value of sample
+information, the knowledge gradient for correlated beliefs (Frazier, Powell and Dayanik 2009,
+doi:10.1287/ijoc.1080.0314): for each of some results that it may have, the draws are conditioned
+on that result, the decision is taken again, and the regret that the new pick saves is averaged.
+Results are Student-t, as the spread that they are drawn with is itself an estimate. Conditioning
+is the linear update of an ensemble on the logarithm, with the spread shrunk by a square root
+(Whitaker and Hamill 2002, doi:10.1175/1520-0493(2002)130<1913:EDAWPO>2.0.CO;2): exact for normal
+draws. A result after which the pick stays counts for nothing, so that probing is worth exactly 0
+where the ranking is settled.
 
 One step is looked ahead: two probes that pay only together are not found. What a probe would show
 of memory is not valued, and an option that hardly fits now is never the pick.
@@ -20,13 +17,13 @@ of memory is not valued, and an option that hardly fits now is never the pick.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from statistics import NormalDist
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from planner.core.choose import MAX_P_OOM, Terms, score
 from planner.core.choose import Table as OptionTable
-from planner.core.distribution import I05, I95, LEVELS, mean, prob_below
+from planner.core.distribution import LEVELS
+from planner.core.regret import Decision, View, best_of, decisions, regret, view_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,22 +31,17 @@ if TYPE_CHECKING:
 
     from planner.core.distribution import Array
 
-    Mask = NDArray[np.bool_]
-
 PROBE_LOG_SD = 0.05
 """Standard deviation of the logarithm between two probes of one configuration."""
-RESULTS = 25
-"""Results of a probe that are tried, evenly within three standard deviations either way."""
-_REACH = 3.0
+RESULTS = 31
+"""Results of a probe that are tried, evenly within `_REACH` standard deviations either way."""
+_REACH = 5.0
+_FREEDOM = 4.0
+"""Results are Student-t: the spread itself is known as well as from so many probes."""
 _RIVALS = 16
 """Options looked at besides those that are the best one of some draw."""
 _MOST_PROBED = 24
 """Configurations whose probe is valued: those that may move options most against the pick."""
-_LEAST_NOISE = 0.01
-_ROUNDING = 1e-9
-_GRID = tuple(i / 40 for i in range(-200, 201))
-_NORMAL = tuple(NormalDist().cdf(z) for z in _GRID)
-_Z95 = NormalDist().inv_cdf(0.95)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +81,10 @@ class Answer:
         pick: Row of the decision now; the least bad one where none meets the goal.
         takes: What the pick is expected to take.
         regret: Expected regret of the pick, as far as probes can narrow it.
-        best: Position in `Question.probed`; None when nothing can be tried in time.
+        best: Position in `Question.probed`.
         saves: Regret that the best probe is expected to save.
-        price: What it costs; in money, where that is 0, its time at the pick's hourly price.
+        price: What it costs; in money, where that is 0, its time at the pick's hourly price. What
+            its time takes from the chance to keep the deadline is part of it.
         p_change: Chance that the pick is another one after it.
     """
 
@@ -99,7 +92,7 @@ class Answer:
     pick: int
     takes: float
     regret: float
-    best: int | None = None
+    best: int = 0
     saves: float = 0.0
     price: float = 0.0
     p_change: float = 0.0
@@ -108,8 +101,7 @@ class Answer:
 def value_of_probing(question: Question) -> Answer:
     """The probe with the most expected saving for its price; see the module's text.
 
-    Of at least one option. A probe after which the pick would no longer keep its deadline for
-    the time that probing took is not considered.
+    Of at least one option, at least one of which can be tried.
     """
     import numpy as np
 
@@ -119,21 +111,16 @@ def value_of_probing(question: Question) -> Answer:
     )
     rows = _rivals(question, whole.order, in_money=in_money)
     view = _view(question, rows, in_money=in_money)
-    now = _decide(view, view.log_run, np.zeros(len(rows)))
-    regret = float(_regret(view, view.log_run, now.row).mean())
+    (now,) = decisions(view, view.log_run, np.zeros((1, len(rows))))
     found = Answer(
         in_money=in_money,
         pick=int(rows[now.row]),
         takes=float(now.value[now.row]),
-        regret=regret,
+        regret=float(regret(view, view.log_run, [now.row]).mean()),
     )
-    rate = float(question.table.usd_per_h[found.pick]) / 3600
-    price = question.probe_s
-    if in_money:
-        price = np.where(question.probe_usd > 0, question.probe_usd, question.probe_s * rate)
-    price = np.maximum(price, 1e-12)
+    price = _prices(question, found)
     best, best_ratio = found, -1.0
-    for c in _worth_a_look(question, view, now, rows, price):
+    for c in _worth_a_look(question, view, now, price):
         saves, p_change = _one_probe(question, view, now, c)
         if saves / price[c] > best_ratio:
             best_ratio = saves / price[c]
@@ -141,63 +128,29 @@ def value_of_probing(question: Question) -> Answer:
     return best
 
 
+def _prices(question: Question, found: Answer) -> Array:
+    """What each probe costs, shape (c,): money or time, and the chance that its time takes.
+
+    The deadline comes nearer while probing: by so much as its chance falls, the pick has to be
+    done again.
+    """
+    import numpy as np
+
+    price = question.probe_s
+    if found.in_money:
+        rate = float(question.table.usd_per_h[found.pick]) / 3600
+        price = np.where(question.probe_usd > 0, question.probe_usd, question.probe_s * rate)
+    deadline_s = question.terms.deadline_s
+    if deadline_s is not None:
+        total_s = question.table.total_s[found.pick]
+        left = np.concatenate([[deadline_s], deadline_s - question.probe_s])
+        kept = np.interp(left, total_s, LEVELS)
+        price = price + found.takes * (kept[0] - kept[1:]) / question.terms.confidence
+    result: Array = np.maximum(price, 1e-12)
+    return result
+
+
 # ---- what is looked at -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _View:
-    """The options that could become the pick, as columns; k of them.
-
-    Attributes:
-        log_run: Draws of the logarithm of the whole-run time, centred, shape (draws, k).
-        variable: What grows with the run: expected cost or run time, shape (k,).
-        constant: What does not: the wait, where time counts; shape (k,).
-        limits: Deadline and budget, as far as there are any.
-        by_risk: Whether the goal prefers little risk.
-    """
-
-    log_run: Array
-    variable: Array
-    constant: Array
-    limits: tuple[_Limit, ...]
-    by_risk: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Limit:
-    """A deadline or a budget, and what of options counts against it.
-
-    Attributes:
-        most: The limit, s or USD.
-        confidence: Chance that it is asked to hold with.
-        variable: Expected time or cost that grows with the run, shape (k,).
-        constant: The wait, shape (k,).
-        noise: Spread that no probe narrows, as a logarithm, shape (k,).
-        offset: What the chance now, as predicted, is above what the draws say; shape (k,).
-    """
-
-    most: float
-    confidence: float
-    variable: Array
-    constant: Array
-    noise: Array | float = _LEAST_NOISE
-    offset: Array | float = 0.0
-
-    def chance(self, log_run: Array) -> Array:
-        """Chance to keep it, in each draw and for each option, shape of `log_run`."""
-        import numpy as np
-
-        if self.most <= 0:
-            return np.zeros(log_run.shape)
-        amount = self.constant + self.variable * np.exp(log_run)
-        slack = np.log(self.most / np.maximum(amount, 1e-12)) / self.noise
-        kept: Array = np.clip(np.interp(slack, _GRID, _NORMAL) + self.offset, 0.0, 1.0)
-        return kept
-
-    def times_over(self, grown: Array) -> Array:
-        """The expected amount over the limit, where runs take `grown` times what is expected."""
-        result: Array = (self.constant + self.variable * grown) / max(self.most, 1e-9)
-        return result
 
 
 def _rivals(question: Question, order: Any, *, in_money: bool) -> NDArray[np.intp]:
@@ -210,148 +163,37 @@ def _rivals(question: Question, order: Any, *, in_money: bool) -> NDArray[np.int
         return np.asarray(order[:1], dtype=np.intp)
     listed = [row for row in order.tolist() if table.p_oom[row] <= MAX_P_OOM][:_RIVALS]
     view = _view(question, fits, in_money=in_money)
-    counts = np.bincount(_best_of(view, view.log_run)[0], minlength=len(fits))
+    counts = np.bincount(best_of(view, view.log_run)[0], minlength=len(fits))
     often = fits[np.argsort(-counts, kind="stable")[:_RIVALS]]
     winners = often[counts[np.searchsorted(fits, often)] > 0]
     return np.asarray(list(dict.fromkeys([*listed, *winners.tolist()])), dtype=np.intp)
 
 
-def _view(question: Question, rows: NDArray[np.intp], *, in_money: bool) -> _View:
-    import numpy as np
-
-    table, terms = question.table, question.terms
-    log_run = np.log(np.maximum(question.run_s[:, rows], 1e-9))
-    log_run -= np.log(np.exp(log_run).mean(axis=0))  # of mean 1 each, as times
-    total, cost = mean(table.total_s)[rows], mean(table.cost_usd)[rows]
-    run = np.minimum(question.mean_run_s[rows], total)
-    zero = np.zeros(len(rows))
-    limits = []
-    if terms.deadline_s is not None:
-        time = _Limit(
-            most=terms.deadline_s,
-            confidence=terms.confidence,
-            variable=run,
-            constant=total - run,
-        )
-        limits.append(_matched(time, table.total_s[rows], log_run))
-    if terms.budget_usd is not None:
-        money = _Limit(
-            most=terms.budget_usd,
-            confidence=terms.budget_confidence,
-            variable=cost,
-            constant=zero,
-        )
-        limits.append(_matched(money, table.cost_usd[rows], log_run))
-    return _View(
-        log_run=log_run,
-        variable=cost if in_money else run,
-        constant=zero if in_money else total - run,
-        limits=tuple(limits),
-        by_risk=terms.prefer == "risk",
+def _view(question: Question, rows: NDArray[np.intp], *, in_money: bool) -> View:
+    table = replace(
+        question.table,
+        **{f.name: getattr(question.table, f.name)[rows] for f in fields(question.table)},
     )
-
-
-def _matched(limit: _Limit, quantiles: Array, log_run: Array) -> _Limit:
-    """The limit with the noise that the predicted quantiles hold beside the draws' spread."""
-    import numpy as np
-
-    q = np.maximum(quantiles, 1e-9)
-    spread = np.log(q[:, I95] / q[:, I05]) / (2 * _Z95)
-    amount = np.maximum(limit.constant + limit.variable * np.exp(log_run), 1e-12)
-    left = spread**2 - np.log(amount).var(axis=0)
-    noisy = replace(limit, noise=np.sqrt(np.maximum(left, _LEAST_NOISE**2)))
-    told = prob_below(quantiles, limit.most)
-    return replace(noisy, offset=told - noisy.chance(log_run).mean(axis=0))
-
-
-# ---- deciding ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Decision:
-    """The pick's place in the view, whether it meets the goal, and every option's value."""
-
-    row: int
-    meets: bool
-    value: Array
-
-
-def _decide(view: _View, log_run: Array, shift: Array) -> _Decision:
-    """The pick under the mean of the draws, moved by `shift` (k,): least value that is feasible.
-
-    Where nothing is, the one that is beyond the limits the fewest times over.
-    """
-    import numpy as np
-
-    grown = np.exp(log_run).mean(axis=0) * np.exp(shift)
-    value = view.constant + view.variable * grown
-    short, missed, over = (np.zeros(len(value)) for _ in range(3))
-    for limit in view.limits:
-        kept = limit.chance(log_run + shift).mean(axis=0)
-        short = np.maximum(short, limit.confidence - kept)
-        over = np.maximum(over, limit.times_over(grown))
-        missed += 1 - kept
-    over = np.where(short > _ROUNDING, over, 0.0)
-    first = missed if view.by_risk else value
-    row = int(np.lexsort((value, first, over, short > _ROUNDING))[0])
-    return _Decision(row, bool(short[row] <= _ROUNDING), value)
-
-
-def _best_of(view: _View, log_run: Array) -> tuple[NDArray[np.intp], Array, Array]:
-    """The best option of each draw (draws,); value and miss of all, each (draws, k)."""
-    import numpy as np
-
-    grown = np.exp(log_run)
-    value = view.constant + view.variable * grown
-    miss, over = np.zeros(log_run.shape), np.zeros(log_run.shape)
-    for limit in view.limits:
-        beyond = (limit.confidence - limit.chance(log_run)) / limit.confidence
-        miss = np.maximum(miss, np.clip(beyond, 0.0, 1.0))
-        over = np.maximum(over, limit.times_over(grown))
-    over = np.where(miss >= 1, over / max(float(over.max()), 1e-12), 0.0)
-    # Less of a miss comes before any difference in value, and so does by how far where all miss.
-    key = 1e6 * miss + 1e3 * over + value / max(float(value.max()), 1e-12)
-    return np.argmin(key, axis=1), value, miss
-
-
-def _regret(view: _View, log_run: Array, row: int) -> Array:
-    """Regret of one option in each draw, shape (draws,)."""
-    import numpy as np
-
-    best, value, miss = _best_of(view, log_run)
-    draws = np.arange(len(best))
-    again = np.clip(miss[:, row] - miss[draws, best], 0.0, 1.0)
-    if view.by_risk:
-        dearer = np.zeros(len(best))
-    else:
-        dearer = np.maximum(value[:, row] - value[draws, best], 0.0)
-    result: Array = again * value[:, row] + (1 - again) * dearer
-    return result
+    run_s, mean_run_s = question.run_s[:, rows], question.mean_run_s[rows]
+    return view_of(table, question.terms, run_s, mean_run_s, in_money=in_money)
 
 
 # ---- probing -----------------------------------------------------------------------------------
 
 
-def _worth_a_look(
-    question: Question, view: _View, now: _Decision, rows: NDArray[np.intp], price: Array
-) -> list[int]:
-    """Positions of probes that end in time, most first of what they may move for their price."""
+def _worth_a_look(question: Question, view: View, now: Decision, price: Array) -> list[int]:
+    """Positions of probes, first those that may move most for their price."""
     import numpy as np
 
-    in_time = np.ones(len(price), dtype=bool)
-    if question.terms.deadline_s is not None and now.meets:
-        total = question.table.total_s[rows[now.row]]
-        kept = np.interp(question.terms.deadline_s - question.probe_s, total, LEVELS)
-        in_time = kept >= min(question.terms.confidence, LEVELS[-1])
     _, to_options, result_sd = _covariance(question, view, np.arange(len(price)))
     moved = np.abs(to_options - to_options[:, now.row : now.row + 1]) / result_sd[:, None]
     most = (moved * now.value).max(axis=1) / price
     order = np.argsort(-most, kind="stable")
-    return [int(c) for c in order if in_time[c]][:_MOST_PROBED]
+    return [int(c) for c in order[:_MOST_PROBED]]
 
 
 def _covariance(
-    question: Question, view: _View, probes: NDArray[np.intp]
+    question: Question, view: View, probes: NDArray[np.intp]
 ) -> tuple[Array, Array, Array]:
     """Of probes: centred draws (draws, c), covariances with the options (c, k), sd of results."""
     import numpy as np
@@ -364,7 +206,7 @@ def _covariance(
     return there, to_options, result_sd
 
 
-def _one_probe(question: Question, view: _View, now: _Decision, c: int) -> tuple[float, float]:
+def _one_probe(question: Question, view: View, now: Decision, c: int) -> tuple[float, float]:
     """Regret that a probe is expected to save, and the chance that it changes the pick."""
     import numpy as np
 
@@ -376,17 +218,17 @@ def _one_probe(question: Question, view: _View, now: _Decision, c: int) -> tuple
     keeps = 1 / (1 + question.probe_log_sd / float(result_sd))
     narrowed = view.log_run - np.outer(there, keeps * to_options / result_sd**2)
     z = np.linspace(-_REACH, _REACH, RESULTS)
-    weight = np.exp(-(z**2) / 2)
+    weight = (1 + z**2 / _FREEDOM) ** (-(_FREEDOM + 1) / 2)
     weight /= weight.sum()
     saves, p_change = 0.0, 0.0
-    for at, w in zip(z, weight, strict=True):
-        then = _decide(view, narrowed, slope * at)
+    picks = decisions(view, narrowed, z[:, None] * slope)
+    for at, w, then in zip(z, weight, picks, strict=True):
         if then.row == now.row:
             p_change += float(w) * (then.meets != now.meets)
             continue
         moved = narrowed + slope * at
-        gain = _regret(view, moved, now.row) - _regret(view, moved, then.row)
-        saves += float(w) * float(gain.mean())
+        stays, goes = regret(view, moved, [now.row, then.row]).mean(axis=0)
+        saves += float(w) * float(stays - goes)
         p_change += float(w)
     seen = 1 - float(question.table.p_oom[question.probed[c]])
     return max(saves, 0.0) * seen, p_change * seen

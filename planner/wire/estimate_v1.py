@@ -184,7 +184,6 @@ class NextProbe(Wire):
         "worth",
         "not_worth",
         "settled",
-        "too_late",
         "cap",
         "stopped",
         "all_tried",

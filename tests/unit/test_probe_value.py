@@ -139,13 +139,13 @@ def test_surer_predictions_never_raise_the_value(
     budget_usd=st.none() | st.floats(10, 100),
     prefer=st.sampled_from(["cost", "time", "risk"]),
 )
-def test_a_value_is_finite_and_never_more_than_all_regret(
+def test_a_value_is_finite_and_the_same_each_time(
     noise: float, deadline_s: float | None, budget_usd: float | None, prefer: str
 ) -> None:
     terms = Terms(deadline_s=deadline_s, budget_usd=budget_usd, prefer=prefer)  # type: ignore[arg-type]
     asked = replace(question(CLOSE, SPREAD * deviations(3), terms), probe_log_sd=noise)
     found = value_of_probing(asked)
-    assert 0 <= found.saves <= found.regret * 1.1 + 1e-9
+    assert 0 <= found.saves <= found.takes
     assert 0 <= found.p_change <= 1 + 1e-9
     assert found == value_of_probing(asked)
 
@@ -170,7 +170,7 @@ def test_whether_the_cheap_option_keeps_the_deadline_is_worth_a_probe() -> None:
 
 
 def test_without_the_deadline_the_same_probe_is_worth_nothing() -> None:
-    listed = options([5e4, 3e4], [1.0, 4.0])
+    listed = options([5e4, 3e4], [1.0, 8.0])
     found = value_of_probing(question(listed, SPREAD * deviations(2), probed=[0]))
     assert found.saves == 0
 
@@ -200,14 +200,13 @@ def test_a_deadline_in_the_past_is_answered() -> None:
     assert found.saves == 0
 
 
-def test_a_probe_that_would_cost_the_deadline_is_not_considered() -> None:
+def test_a_probe_is_charged_for_what_its_time_takes_from_the_deadline() -> None:
     listed = options([4e4, 3.9e4], [1.0, 1.03])
-    terms = Terms(deadline_s=5.6e4)
-    asked = question(listed, SPREAD * deviations(2), terms, probe_s=1e4)
-    found = value_of_probing(asked)
-    assert found.best is None
-    assert verdict(found) == "too_late"
-    assert value_of_probing(replace(asked, probe_s=np.full(2, 10.0))).best is not None
+    asked = question(listed, SPREAD * deviations(2), Terms(deadline_s=5.6e4))
+    brief = value_of_probing(asked)
+    lasting = value_of_probing(replace(asked, probe_s=np.full(2, 1e4)))
+    assert brief.price < 0.1 < lasting.price
+    assert verdict(lasting) == "not_worth"
 
 
 def test_time_counts_where_time_is_preferred_or_nothing_costs_money() -> None:
@@ -250,7 +249,6 @@ def test_thousands_of_options_are_answered() -> None:
     runs, usd = rng.uniform(1e4, 1e5, 2000), rng.uniform(1, 9, 2000)
     listed = options(runs.tolist(), usd.tolist())
     found = value_of_probing(question(listed, SPREAD * rng.standard_normal((DRAWS, 2000))))
-    assert found.best is not None
     assert found.saves > 0
 
 
@@ -267,8 +265,7 @@ BASE = Answer(in_money=True, pick=0, takes=10, regret=1, best=0, saves=0.5, pric
         ({"price": 0.6}, "not_worth"),
         ({"regret": 0.04}, "settled"),
         ({"p_change": 0.009}, "settled"),
-        ({"best": None}, "too_late"),
     ],
 )
-def test_the_stop_rule(change: dict[str, float | None], reason: str) -> None:
+def test_the_stop_rule(change: dict[str, float], reason: str) -> None:
     assert verdict(replace(BASE, **change)) == reason  # type: ignore[arg-type]

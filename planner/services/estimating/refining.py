@@ -109,8 +109,6 @@ def advise(
             probe_usd=np.asarray(probe_s) * rates / 3600,
         )
     )
-    if answer.best is None:
-        return NextProbe(option_id=None, reason=verdict(answer))
     chosen = options[rows[answer.best]]
     time_s = probe_s[answer.best]
     return NextProbe(
