@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from support.fake_services import FakeServices, view
 from support.tui import NARROW, RUN_TAKES_S, WIDE, Stage, press, settle, to_options, to_run
 
+from planner.core.nextprobe import NextProbe
 from planner.core.types import EstimateResult, RunState
-from planner.services.api import LogLine
+from planner.services.api import EstimateRequest, LogLine
 
 pytestmark = pytest.mark.asyncio
 
@@ -58,6 +60,28 @@ async def test_number_keys_reach_all_six_tabs(stage: Stage) -> None:
         ):
             await press(pilot, str(number))
             assert stage.tab == tab
+
+
+async def test_the_probes_tab_says_what_one_more_probe_would_buy() -> None:
+    class Advised(FakeServices):
+        def estimate(self, request: EstimateRequest, *args: Any, **kwargs: Any) -> EstimateResult:
+            made = super().estimate(request, *args, **kwargs)
+            probe = NextProbe(
+                option_id=made.options[0].id,
+                reason="not_worth",
+                time_s=40.0,
+                cost_usd=0.003,
+                saves_usd=0.001,
+                p_change=0.08,
+            )
+            return replace(made, next_probe=probe)
+
+    stage = Stage(Advised())
+    async with stage.running(WIDE) as pilot:
+        await press(pilot, "enter")
+        text = " ".join(stage.screen_text().split())
+    assert "Next probe: local:cpu" in text
+    assert "not worth it." in text
 
 
 async def test_kept_results_give_options_without_probes(stage: Stage) -> None:

@@ -177,6 +177,20 @@ def test_no_probe_says_what_a_probe_would_buy_and_makes_none(tmp_path: Path, law
     assert explain.next_probe_text(result).endswith("worth it.")
 
 
+def test_the_plan_shows_the_next_probe_where_the_first_are_kept(tmp_path: Path, law: Law) -> None:
+    capped = estimate(tmp_path, job(tmp_path, max_cost_usd=0.07))
+    estimator = Estimator(tmp_path / "state", SystemClock())
+    plan = estimator.plan_probes(EstimateRequest(job=job(tmp_path), goal=TIGHT))
+    assert capped.next_probe is not None and capped.next_probe.option_id is not None
+    wanted = capped.option(capped.next_probe.option_id)
+    assert wanted is not None
+    assert plan.to_run == (explain.label(wanted),)
+    assert plan.max_cost_usd == pytest.approx(8 * 1.0 * 900 / 3600)
+    settled = estimator.plan_probes(EstimateRequest(job=job(tmp_path), goal=Goal(deadline_s=60.0)))
+    assert settled.to_run == ()
+    assert settled.max_cost_usd == 0
+
+
 def test_no_probe_without_any_evidence_tells_the_price_of_the_first(
     tmp_path: Path, law: Law
 ) -> None:

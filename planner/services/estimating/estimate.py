@@ -12,7 +12,7 @@ from pathlib import Path
 
 from planner.core.clock import Clock
 from planner.core.errors import NotFoundError, StoreError
-from planner.core.events import EventSink
+from planner.core.events import EventSink, ignore
 from planner.core.options import rescored
 from planner.core.types import (
     EstimateResult,
@@ -24,7 +24,7 @@ from planner.core.types import (
 )
 from planner.services.api import Cancel, EstimateRequest, ProbePlan
 from planner.services.estimating.candidates import Trial, ask_places, design
-from planner.services.estimating.concluding import conclude
+from planner.services.estimating.concluding import Finished, conclude
 from planner.services.estimating.dataset import scan_data
 from planner.services.estimating.estimatewarnings import (
     DEFAULT_BATCH,
@@ -39,7 +39,7 @@ from planner.services.estimating.estimatewarnings import (
 from planner.services.estimating.evidence import Evidence, gather, prober_of
 from planner.services.estimating.fingerprint import job_fingerprint
 from planner.services.estimating.probing import FIRST_PROBE_S
-from planner.services.estimating.refining import Refined, refine
+from planner.services.estimating.refining import Refined, advise, refine
 from planner.services.estimating.study import Study, look
 from planner.services.estimating.turn import turn_to_probe
 from planner.services.runs.shelf import finished_runs
@@ -71,7 +71,9 @@ class Estimator:
         return tuple(offer.resources for _, offer in ask_places(job).found)
 
     def plan_probes(self, request: EstimateRequest) -> ProbePlan:
-        """What the estimate would try out and what that may cost. Starts nothing.
+        """What the estimate would try out first and what probes may cost. Starts nothing.
+
+        Where the first probes are all kept, that is the next one, if it is worth it.
 
         Raises:
             DataError: The data set is unfit.
@@ -83,11 +85,16 @@ class Estimator:
             wanted: Sequence[tuple[Trial, ProbeResult | None]] = [(t, None) for t in design(found)]
         else:
             wanted = study.wanted(found)
-        to_run = [trial for trial, kept in wanted if kept is None] if request.probe else []
+        to_run = [trial for trial, kept in wanted if kept is None]
+        if not request.probe:
+            to_run = []
+        elif not to_run:
+            to_run = self._next_trial(study, request)
         seen = [p.wall_s for p in study.own if p.state == "ok"]
         each_s = sum(seen) / len(seen) if seen else FIRST_PROBE_S
         settings = study.job.probe
-        rates = [trial.offer.price.usd_per_h for trial in to_run]
+        # Further probes may follow, of any configuration.
+        rates = [trial.offer.price.usd_per_h for trial in found] if to_run else []
         dearest_usd = max(rates, default=0.0) * settings.max_time_s / 3600
         return ProbePlan(
             to_run=tuple(_trial_text(trial) for trial in to_run),
@@ -95,6 +102,19 @@ class Estimator:
             expected_s=min(each_s * len(to_run), settings.max_time_s),
             max_cost_usd=min(settings.max_cost_usd, dearest_usd),
         )
+
+    def _next_trial(self, study: Study, request: EstimateRequest) -> list[Trial]:
+        """The next probe on top of kept ones, when it is worth it."""
+        prober = prober_of(study, self._state, self._clock, ignore, None)
+        evidence = gather(study, prober, probe=False)
+        conclusion = conclude(study, request, evidence, self._finished(), self._clock.now())
+        choice = advise(study, request, evidence, conclusion)
+        if choice is None or choice.reason != "worth" or choice.option_id is None:
+            return []
+        return [conclusion.trials[choice.option_id]]
+
+    def _finished(self) -> Finished:
+        return tuple(finished_runs(self._state.path))
 
     # ---- estimating
 
@@ -131,7 +151,7 @@ class Estimator:
                 study = look(request, self._state)  # the one before may have measured the same
             prober = prober_of(study, self._state, self._clock, on_event, cancel)
             evidence = gather(study, prober, probe=request.probe)
-            finished = tuple(finished_runs(self._state.path))
+            finished = self._finished()
             refined = refine(
                 study,
                 request,
