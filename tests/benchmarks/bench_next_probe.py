@@ -1,6 +1,6 @@
 """Which probe next: regret after so many probes, by what saves most for its price and by rivals.
 
-    python tests/benchmarks/bench_next_probe.py [--data PATH/TO/throughput] [--jobs 10] [--probes 6]
+    python tests/benchmarks/bench_next_probe.py [--data PATH/TO/throughput] [--jobs 4] [--probes 4]
 
 Every method starts from planner's first few probes and tries one configuration after another: the
 one that is expected to save most for its price (planner), the least certain one (variance, greedy
@@ -382,8 +382,8 @@ def main() -> None:
     """Judge drawn jobs, and published ones when there are any."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder with measured step times")
-    parser.add_argument("--jobs", type=int, default=8, help="so many are drawn")
-    parser.add_argument("--probes", type=int, default=5, help="so many beyond the first ones")
+    parser.add_argument("--jobs", type=int, default=4, help="so many are drawn")
+    parser.add_argument("--probes", type=int, default=4, help="so many beyond the first ones")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     sources = [("drawn", draw_jobs(args.jobs, args.seed))]

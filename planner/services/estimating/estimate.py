@@ -105,6 +105,8 @@ class Estimator:
 
     def _next_trial(self, study: Study, request: EstimateRequest) -> list[Trial]:
         """The next probe on top of kept ones, when it is worth it."""
+        if study.samples is None:
+            return []  # the estimate will ask for them
         prober = prober_of(study, self._state, self._clock, ignore, None)
         evidence = gather(study, prober, probe=False)
         conclusion = conclude(study, request, evidence, self._finished(), self._clock.now())

@@ -165,12 +165,14 @@ class Prober:
         return self._reason_to_stop() is not None
 
     def affords(self, trial: Trial, expected_s: float) -> bool:
-        """Whether a probe that takes so long fits into what is left of the caps."""
-        return self._beyond_cap(trial, expected_s) is None
+        """Whether a probe that takes so long, or as long as usual, fits into the caps."""
+        return self._beyond_cap(trial, max(expected_s, self._usual_s())) is None
+
+    def _usual_s(self) -> float:
+        return fmean(self._walls_s) if self._walls_s else 0.0
 
     def _reason_to_skip(self, trial: Trial) -> str | None:
-        expected_s = fmean(self._walls_s) if self._walls_s else 0.0
-        return self._reason_to_stop() or self._beyond_cap(trial, expected_s)
+        return self._reason_to_stop() or self._beyond_cap(trial, self._usual_s())
 
     def _reason_to_stop(self) -> str | None:
         if self.cancel is not None and self.cancel.is_set():

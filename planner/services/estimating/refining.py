@@ -65,11 +65,11 @@ def refine(
         trial = conclusion.trials.get(choice.option_id or "") if choice else None
         if choice is None or choice.reason != "worth" or trial is None or not request.probe:
             break
+        if take_turn() and evidence.add_kept(study, prober.state):
+            continue
         if reason := _prevented(prober, trial, choice):
             choice = replace(choice, reason=reason)
             break
-        if take_turn() and evidence.add_kept(study, prober.state):
-            continue
         on_event("probe.decided", to_json(choice))
         decisions.append(choice)
         evidence.add(prober.run([trial]), prober.state)
