@@ -233,7 +233,12 @@ class ProbeResult:
             checkpoint then says nothing.
         peak_device_bytes: Largest peak over the workers, from inside: torch's counter of the GPU,
             or resident memory of the process tree on CPU.
-        peak_outside_bytes: The same seen from outside (NVML, or psutil).
+        reserved_device_bytes: Largest that torch's allocator had taken from the GPU, to hand it
+            out: what it needed at its peak, and blocks that it keeps for later.
+        peak_outside_bytes: The peak seen from outside (NVML, or psutil).
+        model_bytes: Parameters and buffers on one worker; None where the job did not tell.
+        gradient_bytes: What the gradients of all trained parameters take there.
+        optimizer_bytes: The optimiser's state there.
         capacity_bytes: Device memory that a worker could have used.
         slice_samples: Training samples in the slice.
         samples: Training samples the whole epoch has.
@@ -262,7 +267,11 @@ class ProbeResult:
     rest_s: float | None = None
     cut: bool = False
     peak_device_bytes: int | None = None
+    reserved_device_bytes: int | None = None
     peak_outside_bytes: int | None = None
+    model_bytes: int | None = None
+    gradient_bytes: int | None = None
+    optimizer_bytes: int | None = None
     capacity_bytes: int | None = None
     gpu_utilisation: float | None = None
     slice_samples: int | None = None

@@ -17,6 +17,7 @@ from planner.sdk.feed import OpaqueFeed, batch_samples
 from planner.sdk.fixed import FixedChanges
 from planner.sdk.gear import Gear
 from planner.sdk.loading import END
+from planner.sdk.memory import state_bytes
 from planner.sdk.order import Step
 from planner.sdk.plannedfeed import PlannedFeed
 
@@ -38,6 +39,7 @@ class Loop:
         self.in_batches = False
         self._env = gear.env
         self._epochs = gear.epochs
+        self._parts = gear.parts
         self._device = gear.device
         self._crew = gear.crew
         self._workers = gear.workers
@@ -281,7 +283,8 @@ class Loop:
         self._save_the_end()
         self._courier.say_memory()
         if self._workers.leads:
-            self._courier.say("probe_finished", steps=self._keeper.at.step)
+            held = state_bytes(self._parts.model, self._parts.optimizer)
+            self._courier.say("probe_finished", steps=self._keeper.at.step, **held)
         self._workers.leave()
         self._courier.close()
         self._workers.exit(EXIT_FINISHED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -25,6 +26,39 @@ def device_bytes(device: Any) -> tuple[int | None, int | None]:
     if device is None or torch is None or device.type != "cuda":
         return None, None
     return torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+
+
+def state_bytes(model: Any, optimizer: Any) -> dict[str, Any]:
+    """Bytes that training keeps on this worker from step to step, of tensors it has a share of.
+
+    `model_bytes` are parameters and buffers (without a model: the parameters that the optimiser
+    steps), `gradient_bytes` what the gradients of all trained parameters take, whether they are
+    there at the moment or not, and `optimizer_bytes` the optimiser's state. None where it cannot
+    be told.
+    """
+    stepped = [p for group in getattr(optimizer, "param_groups", ()) for p in group["params"]]
+    own, buffers = stepped, []
+    if hasattr(model, "parameters"):
+        own, buffers = list(model.parameters()), list(model.buffers())
+    trained = [p for p in own if p.requires_grad]
+    state = getattr(optimizer, "state", None)
+    kept = state.values() if isinstance(state, Mapping) else ()
+    tensors = [t for s in kept if isinstance(s, Mapping) for t in s.values()]
+    return {
+        "model_bytes": _own_bytes([*own, *buffers]) if own else None,
+        "gradient_bytes": _own_bytes(trained) if own else None,
+        "optimizer_bytes": _own_bytes(tensors) if isinstance(state, Mapping) else None,
+    }
+
+
+def _own_bytes(tensors: Iterable[Any]) -> int:
+    """Bytes of the tensors among these, each counted once; of a sharded one this worker's part."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        return 0
+    local = (t.to_local() if hasattr(t, "to_local") else t for t in tensors)
+    own = {id(t): t for t in local if isinstance(t, torch.Tensor)}
+    return sum(t.numel() * t.element_size() for t in own.values())
 
 
 def forget_peak(device: Any) -> None:

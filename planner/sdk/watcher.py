@@ -13,7 +13,7 @@ from planner.sdk.courier import Courier
 from planner.sdk.environment import WorkerEnv, read_environment
 from planner.sdk.errors import EXIT_FINISHED, SdkError
 from planner.sdk.feed import length
-from planner.sdk.memory import device_description
+from planner.sdk.memory import device_description, state_bytes
 from planner.sdk.state import Position
 from planner.sdk.stopwatch import Stopwatch
 
@@ -116,7 +116,8 @@ class Watcher:
         self._stopwatch.say(self._at)
         courier.say_memory()
         if self._env.rank == 0:
-            courier.say("probe_finished", steps=self._at.step)
+            held = state_bytes(None, self._optimizer)
+            courier.say("probe_finished", steps=self._at.step, **held)
         courier.close()
         distributed: Any = sys.modules["torch"].distributed
         if distributed.is_available() and distributed.is_initialized():

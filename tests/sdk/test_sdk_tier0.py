@@ -52,7 +52,9 @@ def test_a_probe_ends_a_plain_script_after_its_steps(bench: Bench) -> None:
     (done,) = bench.run(bench.script(SCRIPT), PLANNER_PROBE_STEPS=9)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert events(bench.events_path(), "steps")[-1]["step"] == 9
-    assert events(bench.events_path(), "probe_finished")[0]["steps"] == 9
+    finished = events(bench.events_path(), "probe_finished")[0]
+    assert finished["steps"] == 9
+    assert finished["model_bytes"] == finished["gradient_bytes"] > 0
 
 
 def test_a_script_without_torch_is_left_alone(bench: Bench) -> None:

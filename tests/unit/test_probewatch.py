@@ -61,3 +61,20 @@ def test_a_warm_up_faster_than_the_steady_state_gives_no_time_back(tmp_path: Pat
 
 def test_clocks_that_disagree_never_make_the_rest_negative(tmp_path: Path) -> None:
     assert passes(tmp_path).rest_s(10.0, 4.5, dropped=0) == 0.0
+
+
+def test_what_training_keeps_is_told_at_the_end_of_a_probe(tmp_path: Path) -> None:
+    told = {"model_bytes": 40, "gradient_bytes": 40, "optimizer_bytes": None}
+    watch = watch_of(
+        tmp_path,
+        {"t": 1.0, "type": "memory", "peak_device_bytes": 90, "reserved_device_bytes": 100},
+        {"t": 2.0, "type": "memory", "peak_device_bytes": 95, "reserved_device_bytes": 98},
+        {"t": 3.0, "type": "probe_finished", **told},
+    )
+    assert (watch.peak_device_bytes, watch.reserved_device_bytes) == (95, 100)
+    found = (watch.model_bytes, watch.gradient_bytes, watch.optimizer_bytes)
+    assert found == (40, 40, None)
+
+
+def test_a_job_that_does_not_tell_what_it_keeps_is_watched_all_the_same(tmp_path: Path) -> None:
+    assert passes(tmp_path).model_bytes is None

@@ -63,6 +63,8 @@ class ProbeWatch:
         tails_s: What followed the last batch of each epoch that ended.
         checkpoints_s: How long training stood still for each checkpoint: in a probe, which ends
             with it, until it was on the disk.
+        model_bytes, gradient_bytes, optimizer_bytes: What training keeps on rank 0 from step to
+            step, as the job told at the end of the probe.
         signs: Signs of life so far. Memory and control events are none: the SDK sends them from
             a thread of its own, also while the training loop hangs.
     """
@@ -78,8 +80,12 @@ class ProbeWatch:
     checkpoint_bytes: int | None = None
     checkpoint_error: str | None = None
     peak_device_bytes: int | None = None
+    reserved_device_bytes: int | None = None
     peak_rss_bytes: int | None = None
     finished: bool = False
+    model_bytes: int | None = None
+    gradient_bytes: int | None = None
+    optimizer_bytes: int | None = None
     signs: int = 0
     _tails: list[NdjsonTail] = field(default_factory=list)
 
@@ -115,6 +121,9 @@ class ProbeWatch:
             self.checkpoint_error = redact(str(event.get("error", "unknown")))
         elif kind in ("probe_finished", "finished"):
             self.finished = True
+            self.model_bytes = whole(event, "model_bytes")
+            self.gradient_bytes = whole(event, "gradient_bytes")
+            self.optimizer_bytes = whole(event, "optimizer_bytes")
 
     def _steps(self, event: Mapping[str, Any]) -> None:
         times = [float(t) for t in event.get("step_time_s", ()) if t is not None]
@@ -126,7 +135,7 @@ class ProbeWatch:
         self.wait_s += waits
 
     def _memory(self, event: Mapping[str, Any]) -> None:
-        for name in ("peak_device_bytes", "peak_rss_bytes"):
+        for name in ("peak_device_bytes", "reserved_device_bytes", "peak_rss_bytes"):
             seen = whole(event, name)
             if seen is not None:
                 setattr(self, name, max(getattr(self, name) or 0, seen))
