@@ -15,7 +15,7 @@ from planner.core.types import Knobs, ModelCard, ProbeResult, ResourceConfig, Wo
 from predictors import features, run_time
 from predictors.conformal import Calibration, calibrate
 from predictors.evidence import measured, unique
-from predictors.memory import MemoryRegressor
+from predictors.job_memory import JobMemory, WorkerMemory, errors_of
 from predictors.run_time import RunParts
 from predictors.step_law import compute_per_sample_s
 from predictors.step_time import StepTimeRegressor
@@ -36,7 +36,6 @@ class _Machine:
     """Models of one kind of machine."""
 
     step: StepTimeRegressor
-    memory: MemoryRegressor | None
     parts: RunParts
     probed: frozenset[tuple[int, int, int]]
     rows: int
@@ -105,6 +104,7 @@ class ProbedJobPredictor:
         self.residual_ = learn_residual([*self.others_, *probes], seed=self.seed)
         keys = dict.fromkeys(features.machine_key(p.resources) for p in good)
         self.machines_ = {key: self._fit_machine(key, probes) for key in keys}
+        self.memory_ = JobMemory(probes, seed=self.seed)
         self.base_ = max(self.machines_, key=lambda key: self.machines_[key].rows)
         self._ratios: dict[str, Ratio] = {}
         return self
@@ -116,23 +116,12 @@ class ProbedJobPredictor:
         step.fit(*_step_rows(good, step.trial_sigma))
         return _Machine(
             step=step,
-            memory=self._fit_memory(here),
             parts=run_time.parts_of(good, saves=self.saves),
             probed=frozenset(_shape(p.resources, p.knobs) for p in good),
             rows=len(good),
             unsteadiness=float(np.median([features.unsteadiness(p) for p in good])),
             crowding=max(features.crowding(p) for p in good),
         )
-
-    def _fit_memory(self, probes: Sequence[ProbeResult]) -> MemoryRegressor | None:
-        """A line through the peaks; None when no probe that ended well measured one."""
-        rows = _memory_rows(probes)
-        if not any(not failed for _, _, failed in rows):
-            return None
-        columns = features.probe_table([p for p, _, _ in rows])
-        peaks = [peak for _, peak, _ in rows]
-        failed = [failed for _, _, failed in rows]
-        return MemoryRegressor(random_state=self.seed).fit(columns, peaks, failed)
 
     # ---- predicting
 
@@ -181,7 +170,7 @@ class ProbedJobPredictor:
 
     def _predict_machine(self, runs: _Runs) -> list[Prediction]:
         machine, ratio, configs, columns = runs.machine, runs.ratio, runs.configs, runs.columns
-        memory, p_oom = self._memory(machine, configs, columns)
+        memory = self.memory_.predict(configs, columns)
         calibration, steps, company = self.calibration_, machine.unsteadiness, machine.crowding
         shown = calibration.widen(runs.run, unsteadiness=steps, crowding=company)
         without_runs = Calibration().widen(runs.run, unsteadiness=steps, crowding=company)
@@ -192,8 +181,7 @@ class ProbedJobPredictor:
             by_runs=_times_as_wide(shown, without_runs),
             by_company=_times_as_wide(shown, alone),
             memory=memory,
-            p_oom=p_oom,
-            bounds=_bottlenecks(machine.step, columns, configs, memory, ratio),
+            bounds=_bottlenecks(machine.step, columns, configs, memory.quantiles, ratio),
             evidence=[self._evidence(runs.key, machine, ratio, r, k) for r, k in configs],
         )
 
@@ -204,8 +192,7 @@ class ProbedJobPredictor:
         run: Array,
         by_runs: Array,
         by_company: Array,
-        memory: Array,
-        p_oom: Array,
+        memory: WorkerMemory,
         bounds: Sequence[Bottleneck],
         evidence: Sequence[Evidence],
     ) -> list[Prediction]:
@@ -215,8 +202,9 @@ class ProbedJobPredictor:
             Prediction(
                 step_time_s=Distribution(quantiles=tuple(step_rows[i]), evidence=evidence[i]),
                 run_s=Distribution(quantiles=tuple(run_rows[i]), evidence=evidence[i]),
-                memory_bytes=Distribution(quantiles=tuple(peak), evidence=evidence[i]),
-                p_oom=float(p_oom[i]),
+                memory_bytes=Distribution(quantiles=tuple(peak), evidence=memory.evidence[i]),
+                memory_parts=memory.parts[i],
+                p_oom=float(memory.p_oom[i]),
                 bottleneck=bounds[i],
                 evidence=evidence[i],
                 interval_method=calibration.method,
@@ -225,7 +213,7 @@ class ProbedJobPredictor:
                 widened_by_runs=float(by_runs[i]),
                 widened_by_company=float(by_company[i]),
             )
-            for i, peak in enumerate(memory.tolist())
+            for i, peak in enumerate(memory.quantiles.tolist())
         ]
 
     def _ratio(self, key: str) -> Ratio:
@@ -242,34 +230,6 @@ class ProbedJobPredictor:
             return "probe" if _shape(resources, knobs) in machine.probed else "transfer"
         return "history" if ratio.jobs else "prior"
 
-    def _memory(
-        self, machine: _Machine, configs: Sequence[Config], columns: features.Table
-    ) -> tuple[Array, Array]:
-        """Quantiles of a worker's peak, bytes, and the probability that it does not fit."""
-        if machine.memory is None:
-            return np.zeros((len(configs), len(Z))), np.zeros(len(configs))
-        capacity = np.asarray([self._capacity_bytes(r) for r, _ in configs])
-        peaks = machine.memory.predict_distribution(columns)
-        return peaks, machine.memory.p_oom(columns, capacity)
-
-    def _capacity_bytes(self, resources: ResourceConfig) -> float:
-        """What a worker may use, bytes; infinite when nothing says so."""
-        limit = float("inf")
-        if resources.gpu_memory_bytes:
-            return float(resources.gpu_memory_bytes)
-        if not resources.gpu and resources.memory_bytes_per_node:
-            limit = resources.memory_bytes_per_node / resources.workers_per_node
-        key = features.machine_key(resources)
-        shape = (resources.nodes, resources.workers_per_node)
-        alike = [
-            float(p.capacity_bytes)
-            for p in self.probes_
-            if p.capacity_bytes
-            and features.machine_key(p.resources) == key
-            and (resources.gpu or (p.resources.nodes, p.resources.workers_per_node) == shape)
-        ]
-        return min([limit, *alike])
-
     # ---- telling
 
     def card(self) -> ModelCard:
@@ -281,18 +241,12 @@ class ProbedJobPredictor:
         for key in self.machines_:
             here = [p for p in self.probes_ if features.machine_key(p.resources) == key]
             good = [p for p in here if features.is_measured(p)]
-            rows = [p for p, _, failed in _memory_rows(here) if not failed]
             if len({_shape(p.resources, p.knobs) for p in good}) > 1:
                 fresh = StepTimeRegressor(residual=unseen, random_state=self.seed)
                 columns, y, weight = _step_rows(good, fresh.trial_sigma)
                 guess = fresh.leave_one_out(columns, y, weight)
                 time_errors += list(np.abs(guess / y - 1))
-            if len({p.knobs.micro_batch for p in rows}) > 1:
-                peaks = np.asarray([float(_peak_bytes(p) or 0) for p in rows])
-                left = MemoryRegressor(random_state=self.seed).leave_one_out(
-                    features.probe_table(rows), peaks
-                )
-                memory_errors += list(np.abs(left / peaks - 1))
+            memory_errors += errors_of(here, seed=self.seed)
         calibration = self.calibration_
         return ModelCard(
             id="step-law-1+trees" if self.residual_ else "step-law-1",
@@ -325,23 +279,6 @@ def _step_rows(
     y = np.asarray([features.mean_step_s(p) for p in probes])
     weight = np.asarray([features.step_weight(p, trial_sigma) for p in probes])
     return features.probe_table(probes), y, weight
-
-
-def _peak_bytes(probe: ProbeResult) -> int | None:
-    """The peak from inside, or what was seen from outside when that is all there is."""
-    return probe.peak_device_bytes or probe.peak_outside_bytes
-
-
-def _memory_rows(probes: Sequence[ProbeResult]) -> list[tuple[ProbeResult, float, bool]]:
-    """Probes that say something of memory: its peak, or the capacity it went beyond (True)."""
-    rows: list[tuple[ProbeResult, float, bool]] = []
-    for probe in probes:
-        peak = _peak_bytes(probe)
-        if probe.state == "ok" and peak:
-            rows.append((probe, float(peak), False))
-        elif probe.state == "oom" and (bound := probe.capacity_bytes or peak):
-            rows.append((probe, float(bound), True))
-    return rows
 
 
 def _step_quantiles(model: StepTimeRegressor, columns: features.Table, ratio: Ratio) -> Array:

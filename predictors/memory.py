@@ -2,127 +2,293 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from planner.core.distribution import Z
+from planner.core.distribution import I50, LEVELS
 from predictors.estimator import Estimator
 from predictors.features import Table, table, take, targets
-from predictors.misfit import half_spread
+from predictors.memory_law import SIZE, Parts, StateBytes, other_context, parts_of, prior
 from predictors.posterior import optimise, perturbations
 
 if TYPE_CHECKING:
     from planner.core.distribution import Array
     from predictors.features import Index
 
-_PRIOR_MEDIAN = (0.6, 0.4, 0.03)
-_PRIOR_LOG_SD = (1.0, 1.0, 1.0)
-"""Fixed part, part per micro-batch, extra of synchronised workers: shares of a typical peak."""
+_KIND = "memory/2"
+_SURPRISE = 0.03
+"""P(out of memory) of what ran well before, and 1 less that of what ran out of it: trials are
+short, and a machine can be fuller tomorrow."""
+_NODES = np.asarray([NormalDist().inv_cdf((i + 0.5) / 15) for i in range(15)])
+"""A standard normal distribution as 15 values, each as probable."""
+_STUCK = 9.0
+"""So much more than the best member's sum of squared standardised residuals is no fit."""
+_CONTEXT_BYTES = 5e8
+"""What a GPU's context takes beside what torch's counter tells; a guess where it was not seen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What became of one trial: it fitted into so much memory, or did not."""
+
+    micro_batch: float
+    several: bool
+    capacity_bytes: float
+    failed: bool
 
 
 class MemoryRegressor(Estimator):
-    """Peak memory of one worker, bytes: a line in the micro-batch, the same for every worker count.
+    """Peak memory of one worker, bytes, and its parts, from trials at one or more micro-batches.
 
-    ``peak = fixed + per_sample * micro_batch + extra * (workers > 1)``, all positive: the fixed
-    part holds the context, weights and optimiser state; the extra one the buckets that
-    synchronisation allocates. A line through two micro-batches has been within 10 % on six CNNs,
-    far better than estimates from the model's graph. Trials that ran out of memory bound the line
-    from below at their capacity. Memory is that of the GPU, or peak resident memory on CPU slots.
+    The law is that of `predictors.memory_law`, fitted as an ensemble: what the trials leave open
+    shows as width. Memory is what torch's counter of the GPU calls allocated, which is what the job
+    needs, or peak resident memory on CPU slots. A trial that ran out of memory bounds the law from
+    below. Every member grows with the micro-batch, and so do all quantiles.
+
+    P(out of memory) compares the need with the capacity less the GPU's context, which the counter
+    does not tell, and asks for some slack: blocks are rounded up to 2 MB, and free ones between
+    others may not fit. What the allocator holds beyond that (reserved) it gives back before it
+    fails, so it does not count. From trials that fitted and failed P is at most 0.03 and at least
+    0.97 where as much memory and no larger, or no smaller, batches are asked for.
 
     Args:
         members: Size of the ensemble.
-        sigma: Standard deviation of log(measured / line).
-        octave_sigma: Additional standard deviation per doubling of the micro-batch beyond trials.
-        margin: Share of the capacity that must stay free: allocators fragment.
+        sigma: Standard deviation of log(measured / law).
+        slack: What must stay free, as a share of the peak.
+        slack_sigma: Its standard deviation.
+        transfer_sigma: Additional standard deviation of the logarithm on another kind of GPU, or
+            another pool of CPU slots.
+        other_kind_sigma: The same on a GPU when trials were made on a CPU, or the other way round.
         random_state: Seed of the ensemble.
 
     Attributes:
-        theta_: Log-parameters, shape (members, 3); row 0 is the most probable fit.
-        scale_: Typical peak (bytes) and micro-batch (samples), the unit of the parameters.
+        theta_: Parameters, shape (members, SIZE); row 0 is the most probable fit.
+        state_: Bytes of weights, gradients and optimiser state.
+        reference_: The micro-batch that `theta_` tells the activations at.
+        on_cpu_: Whether memory is resident memory.
+        sigma_: `sigma`, or as much as the trials contradict each other.
     """
 
     def __init__(
         self,
         *,
-        members: int = 48,
-        sigma: float = 0.04,
-        octave_sigma: float = 0.05,
-        margin: float = 0.05,
+        members: int = 64,
+        sigma: float = 0.03,
+        slack: float = 0.02,
+        slack_sigma: float = 0.015,
+        transfer_sigma: float = 0.08,
+        other_kind_sigma: float = 0.3,
         random_state: int = 0,
     ) -> None:
         self.members = members
         self.sigma = sigma
-        self.octave_sigma = octave_sigma
-        self.margin = margin
+        self.slack = slack
+        self.slack_sigma = slack_sigma
+        self.transfer_sigma = transfer_sigma
+        self.other_kind_sigma = other_kind_sigma
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, out_of_memory: Any = None) -> Self:
+    # ---- fitting
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        out_of_memory: Any = None,
+        *,
+        state: StateBytes | None = None,
+        capacity_bytes: Any = None,
+        context_bytes: float | None = None,
+    ) -> Self:
         """Learn from measured peaks.
 
         Args:
-            X: Configurations; `workers` and `micro_batch` are used.
+            X: Configurations; `workers`, `micro_batch` and `on_cpu` are used.
             y: Peak bytes of one worker; the capacity where the trial ran out of memory.
             out_of_memory: True where it did; None for nowhere.
+            state: What the job keeps from step to step; where it is larger than a peak that was
+                measured it says nothing, and is left out.
+            capacity_bytes: What each worker could have used, not-a-number where that is unknown.
+            context_bytes: What a GPU's context takes; None for a usual one.
 
         Raises:
-            ValueError: Columns or values are wrong.
+            ValueError: Columns or values are wrong, or every trial ran out of memory.
         """
         columns = table(X)
         y = targets(y, len(columns["workers"]), unit="bytes")
         failed = np.zeros(len(y), bool) if out_of_memory is None else np.asarray(out_of_memory)
-        if failed.shape != y.shape:
-            raise ValueError(f"out_of_memory needs shape {y.shape}, got {failed.shape}")
-        self.scale_ = _scale(columns, y)
-        fit_columns = take(columns, np.arange(len(y)))
-        self.theta_: Array = self._optimise(fit_columns, y, failed, self.members)
-        self.range_ = (
-            float(columns["micro_batch"].min()),
-            float(columns["micro_batch"].max()),
-        )
-        worst = columns["micro_batch"][failed]
-        self.smallest_failed_ = float(worst.min()) if len(worst) else float("inf")
-        self.n_features_in_ = 2
+        capacity = np.full(len(y), np.nan) if capacity_bytes is None else np.asarray(capacity_bytes)
+        for name, given in (("out_of_memory", failed), ("capacity_bytes", capacity)):
+            if given.shape != y.shape:
+                raise ValueError(f"{name} needs shape {y.shape}, got {given.shape}")
+        if failed.all():
+            raise ValueError("need at least one trial that did not run out of memory")
+        self.on_cpu_ = bool(columns["on_cpu"].mean() > 0.5)
+        self.context_bytes_ = 0.0 if self.on_cpu_ else _CONTEXT_BYTES
+        if context_bytes is not None:
+            self.context_bytes_ = float(context_bytes)
+        self.trials_ = _trials(columns, np.where(failed, y, capacity), failed)
+        self.state_ = state or StateBytes()
+        if self.state_.weights + self.state_.optimizer > 0.98 * y[~failed].min():
+            self.state_ = StateBytes()
+        self.reference_ = float(np.exp(np.mean(np.log(columns["micro_batch"]))))
+        self._fit_law(columns, y, failed)
+        self.n_features_in_ = 3
         return self
+
+    def _fit_law(self, columns: Table, y: Array, failed: Index) -> None:
+        """Fit; once more, and wider, where the trials differ by more than they should."""
+        sigma = self.sigma
+        bound = np.where(failed, np.maximum(self._usable(y), 0.1 * y), y)
+        self.theta_: Array = self._optimise(columns, bound, failed, sigma, self.members)
+        off = np.log(parts_of(self.theta_[:1], self.state_, self.reference_, columns).peak[0] / y)
+        left = float(np.sqrt(np.mean(off[~failed] ** 2)))
+        self.sigma_ = float(np.hypot(sigma, 2 * left)) if left > sigma else sigma
+        if self.sigma_ > sigma:
+            self.theta_ = self._optimise(columns, bound, failed, self.sigma_, self.members)
+
+    def _optimise(
+        self, columns: Table, y: Array, failed: Index, sigma: float, members: int
+    ) -> Array:
+        mean, sd = prior(y[~failed], self.state_, on_cpu=self.on_cpu_)
+        noise, prior_noise = perturbations(members, len(y), SIZE, self.random_state)
+        log_y = np.log(y)
+
+        def residuals(theta: Array, member: Index) -> Array:
+            peak = parts_of(theta, self.state_, self.reference_, columns).peak
+            off = (np.log(peak) - log_y) / sigma + noise[member]
+            # A trial that ran out of memory only says that the law lies above: one-sided.
+            return np.where(failed, np.minimum(off, 0.0), off)
+
+        theta = optimise(residuals, mean + sd * prior_noise, sd).theta
+        return _without_stuck(theta, residuals(theta, np.arange(members)))
+
+    # ---- predicting
 
     def predict(self, X: Any) -> Array:
         """Median peaks, bytes, shape (n,)."""
-        self._check_fitted()
-        median: Array = self._line(self.theta_[:1], table(X))[0]
-        return median
+        return self.predict_distribution(X)[:, I50]
 
     def predict_distribution(self, X: Any) -> Array:
         """Quantiles of the peak, bytes, shape (n, len(LEVELS))."""
-        centre, low, high = self._moments(table(X))
-        z = np.asarray(Z)
-        sigma = np.where(z < 0, low[:, None], high[:, None])
-        result: Array = np.exp(centre[:, None] + sigma * z)
-        return result
+        self._check_fitted()
+        columns, back = _distinct(table(X))
+        return _quantiles(self._peaks(columns), self.sigma_)[back]
+
+    def parts(self, X: Any) -> Parts:
+        """What the most probable peak is made of, bytes, each of shape (1, n)."""
+        self._check_fitted()
+        return parts_of(self.theta_[:1], self.state_, self.reference_, table(X))
+
+    def predict_sharded(
+        self, X: Any, *, stage: int, largest_unit_bytes: float, sigma: float = 0.15
+    ) -> Array:
+        """Quantiles of the peak with sharded state, bytes, shape (n, len(LEVELS)); never tried.
+
+        Of n workers each keeps 1/n of the optimiser's state (stage 1), of the gradients too (2) and
+        of the weights too (3: FSDP); Rajbhandari et al., ZeRO (SC 2020), section 5. Stage 3 has
+        the weights of one unit gathered, and those of the next on their way or the gradients of
+        one before they are reduced: twice the largest unit. Activations are not sharded.
+
+        Args:
+            X: Configurations.
+            stage: 1, 2 or 3.
+            largest_unit_bytes: Weights of the largest part that is gathered at once.
+            sigma: Standard deviation of the logarithm: nothing of it was measured.
+
+        Raises:
+            ValueError: No such stage, or the sizes of the state are not known.
+        """
+        self._check_fitted()
+        if stage not in (1, 2, 3):
+            raise ValueError(f"stage must be 1, 2 or 3, got {stage!r}")
+        if not self.state_.known:
+            raise ValueError("the sizes of weights, gradients and optimiser state are not known")
+        columns = table(X)
+        n = columns["workers"]
+        shards = (n if stage > 2 else 1.0, n if stage > 1 else 1.0, n)
+        parts = parts_of(self.theta_, self.state_, self.reference_, columns, shards=shards)
+        gathered = 2 * largest_unit_bytes * (n > 1) if stage > 2 else 0.0
+        return _quantiles(parts.peak + gathered, float(np.hypot(self.sigma_, sigma)))
 
     def p_oom(self, X: Any, capacity_bytes: Any) -> Array:
-        """Probability that a worker needs more than its capacity less the margin, shape (n,).
+        """Probability that a worker needs more than its capacity, shape (n,).
 
         Args:
             X: Configurations.
             capacity_bytes: Shape (n,); not-a-number or infinity where nothing limits it.
         """
-        columns = table(X)
-        centre, low, high = self._moments(columns)
+        self._check_fitted()
         capacity = np.asarray(capacity_bytes, dtype=float)
-        usable = np.where(np.isfinite(capacity), capacity * (1 - self.margin), np.inf)
-        with np.errstate(divide="ignore"):
-            distance = np.log(usable) - centre
-        z = distance / np.where(distance < 0, low, high)
-        normal = NormalDist()
-        unique, back = np.unique(np.clip(z, -9, 9), return_inverse=True)
-        risk = np.asarray([1.0 - normal.cdf(v) for v in unique])[back]
-        limited = np.isfinite(usable)
-        known = limited & (columns["micro_batch"] >= self.smallest_failed_)
-        return np.where(limited, np.where(known, np.maximum(risk, 0.97), risk), 0.0)
+        capacity = np.where(np.isfinite(capacity), capacity, np.inf)
+        columns, back = _distinct({**table(X), "capacity": capacity})
+        capacity = columns["capacity"]
+        usable = np.maximum(self._usable(capacity), 1.0)
+        sigma = float(np.hypot(self.sigma_, self.slack_sigma))
+        distance = (np.log(self._peaks(columns)) - np.log(usable)) / sigma
+        normal = NormalDist().cdf
+        risk = np.asarray([np.mean([normal(z) for z in row]) for row in distance.T])
+        failed, fitted = self._tried(columns, failed=True), self._tried(columns, failed=False)
+        risk = np.where(failed, np.maximum(risk, 1 - _SURPRISE), risk)
+        risk = np.where(fitted, np.minimum(risk, _SURPRISE), risk)
+        risk = np.where(failed & fitted, 0.5, risk)
+        return np.where(np.isfinite(capacity), risk, 0.0)[back]
 
-    def leave_one_out(self, X: Any, y: Any) -> Array:
+    def carried_over(self, *, on_cpu: bool, trials: Sequence[Trial] = ()) -> Self:
+        """The same job on a kind of machine that it was not tried on, less certain.
+
+        Weights, gradients, optimiser state and activations stay what they are but for work spaces
+        and kernels, which differ; a context of the other kind is not known any better than before
+        any trial. Trials made here say nothing of what fits there.
+
+        Args:
+            on_cpu: Whether workers compute on CPU slots there.
+            trials: What became of those made there.
+        """
+        self._check_fitted()
+        result = copy.copy(self)
+        alike = on_cpu == self.on_cpu_
+        more = self.transfer_sigma if alike else self.other_kind_sigma
+        result.sigma_ = float(np.hypot(self.sigma_, more))
+        result.trials_ = tuple(trials)
+        if not alike:
+            result.on_cpu_ = on_cpu
+            result.context_bytes_ = 0.0 if on_cpu else _CONTEXT_BYTES
+            if self.state_.known:
+                result.theta_ = self.theta_.copy()
+                _, draws = perturbations(len(self.theta_), 0, 1, self.random_state)
+                result.theta_[:, 0] = other_context(on_cpu=on_cpu, z=draws[:, 0])
+        return result
+
+    def _peaks(self, columns: Table) -> Array:
+        """Peaks of the ensemble, bytes, shape (members, n)."""
+        return parts_of(self.theta_, self.state_, self.reference_, columns).peak
+
+    def _usable(self, capacity: Array) -> Array:
+        """What a peak may be, bytes, to fit into so much memory with the usual slack."""
+        usable: Array = (capacity - self.context_bytes_) / (1 + self.slack)
+        return usable
+
+    def _tried(self, columns: Table, *, failed: bool) -> Index:
+        """Where a trial that failed had no more work and no less memory, or one that fitted."""
+        known = np.zeros(len(columns["workers"]), bool)
+        several = columns["workers"] > 1
+        for trial in self.trials_:
+            if trial.failed != failed:
+                continue
+            sign = 1 if failed else -1
+            harder = sign * columns["micro_batch"] >= sign * trial.micro_batch
+            fuller = sign * columns["capacity"] <= sign * trial.capacity_bytes
+            beside = several >= trial.several if failed else several <= trial.several
+            known |= harder & fuller & beside
+        return known
+
+    def leave_one_out(self, X: Any, y: Any, *, state: StateBytes | None = None) -> Array:
         """Median prediction for every row from the others, bytes.
 
         Raises:
@@ -135,54 +301,26 @@ class MemoryRegressor(Estimator):
         rows = np.arange(len(y))
         result = np.empty(len(y))
         for i in rows:
-            rest = take(columns, rows[rows != i])
-            self.scale_ = _scale(rest, y[rows != i])
-            theta = self._optimise(rest, y[rows != i], np.zeros(len(y) - 1, bool), 1)
-            result[i] = self._line(theta, take(columns, [int(i)]))[0, 0]
+            left = type(self)(**self.get_params())
+            left.fit(take(columns, rows[rows != i]), y[rows != i], state=state)
+            result[i] = left.predict(take(columns, [int(i)]))[0]
         return result
 
-    def _line(self, theta: Array, columns: Table) -> Array:
-        """Peaks in bytes, shape (members, n)."""
-        fixed, slope, extra = (np.exp(np.clip(theta[:, i : i + 1], -30, 12)) for i in range(3))
-        peak, micro_batch = self.scale_
-        line = fixed + slope * columns["micro_batch"] / micro_batch
-        result: Array = peak * (line + extra * (columns["workers"] > 1))
-        return result
-
-    def _optimise(self, columns: Table, y: Array, failed: Array, members: int) -> Array:
-        mean, sd = np.log(_PRIOR_MEDIAN), np.asarray(_PRIOR_LOG_SD)
-        noise, prior_noise = perturbations(members, len(y), len(mean), self.random_state)
-        log_y = np.log(y)
-
-        def residuals(theta: Array, member: Index) -> Array:
-            off = (np.log(self._line(theta, columns)) - log_y) / self.sigma + noise[member]
-            # A trial that ran out of memory only says that the line lies above: one-sided.
-            return np.where(failed, np.minimum(off, 0.0), off)
-
-        return optimise(residuals, mean + sd * prior_noise, sd).theta
-
-    def _moments(self, columns: Table) -> tuple[Array, Array, Array]:
-        self._check_fitted()
-        line = np.log(self._line(self.theta_, columns))
-        centre, deviation = line[0], line[1:] - line[0]
-        m = np.log2(columns["micro_batch"])
-        outside = np.maximum(m - np.log2(self.range_[1]), 0.0)
-        outside += np.maximum(np.log2(self.range_[0]) - m, 0.0)
-        extra = np.hypot(self.sigma, self.octave_sigma * outside)
-        low, high = half_spread(deviation, below=True), half_spread(deviation, below=False)
-        return centre, np.hypot(low, extra), np.hypot(high, extra)
+    # ---- keeping
 
     def to_json(self) -> dict[str, Any]:
         """The fitted regressor as plain JSON values."""
         self._check_fitted()
-        smallest = self.smallest_failed_
         return {
-            "kind": "memory/1",
+            "kind": _KIND,
             "params": self.get_params(),
             "theta": self.theta_.tolist(),
-            "scale": list(self.scale_),
-            "range": list(self.range_),
-            "smallest_failed": None if np.isinf(smallest) else smallest,
+            "state": asdict(self.state_),
+            "reference": self.reference_,
+            "on_cpu": self.on_cpu_,
+            "sigma": self.sigma_,
+            "context_bytes": self.context_bytes_,
+            "trials": [asdict(trial) for trial in self.trials_],
         }
 
     @classmethod
@@ -192,18 +330,69 @@ class MemoryRegressor(Estimator):
         Raises:
             ValueError: Not such a document.
         """
-        if data.get("kind") != "memory/1":
+        if data.get("kind") != _KIND:
             raise ValueError(f"not a memory model: kind is {data.get('kind')!r}")
         model = cls(**data["params"])
         model.theta_ = np.asarray(data["theta"], dtype=float)
-        model.scale_ = (float(data["scale"][0]), float(data["scale"][1]))
-        model.range_ = (float(data["range"][0]), float(data["range"][1]))
-        smallest = data["smallest_failed"]
-        model.smallest_failed_ = float("inf") if smallest is None else float(smallest)
-        model.n_features_in_ = 2
+        model.state_ = StateBytes(**data["state"])
+        model.reference_ = float(data["reference"])
+        model.on_cpu_ = bool(data["on_cpu"])
+        model.sigma_ = float(data["sigma"])
+        model.context_bytes_ = float(data["context_bytes"])
+        model.trials_ = tuple(Trial(**trial) for trial in data["trials"])
+        model.n_features_in_ = 3
         return model
 
 
-def _scale(columns: Table, y: Array) -> tuple[float, float]:
-    peak = float(np.exp(np.mean(np.log(y))))
-    return peak, float(np.exp(np.mean(np.log(columns["micro_batch"]))))
+def _trials(columns: Table, capacity: Array, failed: Index) -> tuple[Trial, ...]:
+    """What is known to fit and not to fit."""
+    return tuple(
+        Trial(
+            micro_batch=float(columns["micro_batch"][i]),
+            several=bool(columns["workers"][i] > 1),
+            capacity_bytes=float(capacity[i]),
+            failed=bool(failed[i]),
+        )
+        for i in range(len(capacity))
+        if np.isfinite(capacity[i]) and capacity[i] > 0
+    )
+
+
+def _without_stuck(theta: Array, left: Array) -> Array:
+    """The ensemble with members that are far from the trials replaced by others.
+
+    Where the peak is the optimiser's at every trial, nothing tells a member to move.
+
+    Args:
+        theta: Shape (members, SIZE).
+        left: Standardised residuals, shape (members, rows).
+    """
+    cost = (left**2).sum(axis=1)
+    good = np.flatnonzero(cost <= cost.min() + _STUCK)
+    if good[0] != 0:
+        good = np.concatenate([[np.argmin(cost)], good])
+    result: Array = theta[np.resize(good, len(theta))]
+    return result
+
+
+def _distinct(columns: Table) -> tuple[dict[str, Array], Index]:
+    """The rows that differ in what memory depends on, and which of them each row is."""
+    names = [name for name in ("workers", "micro_batch", "capacity") if name in columns]
+    rows = np.stack([columns[name] for name in names], axis=1)
+    rows[:, 0] = 1 + (rows[:, 0] > 1)
+    rows, back = np.unique(rows, axis=0, return_inverse=True)
+    return {name: rows[:, i] for i, name in enumerate(names)}, back.reshape(-1)
+
+
+def _quantiles(peaks: Array, sigma: float) -> Array:
+    """Of each column's members, with an error of their logarithm; shape (n, len(LEVELS)).
+
+    Members that grow with the micro-batch make quantiles that grow with it.
+    """
+    values = peaks.T[:, :, None] * np.exp(sigma * _NODES)
+    ordered = np.sort(values.reshape(peaks.shape[1], -1), axis=1)
+    place = np.asarray(LEVELS) * (ordered.shape[1] - 1)
+    below = place.astype(int)
+    low, high = ordered[:, below], ordered[:, np.minimum(below + 1, ordered.shape[1] - 1)]
+    result: Array = low + (place - below) * (high - low)
+    return result

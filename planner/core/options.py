@@ -202,6 +202,7 @@ def _option(
         total_s=total_s,
         cost_usd=cost_usd,
         memory_bytes=prediction.memory_bytes,
+        memory_parts=prediction.memory_parts,
         throughput_samples_per_s=_throughput(prediction.step_time_s, candidate.knobs, work),
         total_interval=_interval(total_s, prediction),
         cost_interval=_interval(cost_usd, prediction),

@@ -16,7 +16,7 @@ from typing import Literal
 
 from planner.core.distribution import Distribution, Evidence
 from planner.core.nextprobe import NextProbe
-from planner.core.prediction import Bottleneck, Interval
+from planner.core.prediction import Bottleneck, Interval, MemoryParts
 from planner.core.recommendation import Recommendation
 
 Market = Literal["spot", "on_demand", "queue", "local"]
@@ -333,6 +333,7 @@ class Option:
     dominated_by: str | None
     feasible: bool
     reasons: tuple[Reason, ...] = ()
+    memory_parts: MemoryParts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -121,6 +121,18 @@ class Interval(Wire):
     n_calibration: Annotated[int, Field(ge=0)]
 
 
+class MemoryParts(Wire):
+    """What the most probable peak of one worker is made of; null: part of `context_bytes`."""
+
+    context_bytes: NotNegative
+    weights_bytes: NotNegative | None
+    gradients_bytes: NotNegative | None
+    optimizer_bytes: NotNegative | None
+    activations_bytes: NotNegative
+    synchronisation_bytes: NotNegative
+    evidence: Literal["probe", "history", "transfer", "prior"]
+
+
 class Option(Wire):
     """One way to run the whole job, scored against the goal."""
 
@@ -140,6 +152,7 @@ class Option(Wire):
     cost_usd: Quantiles
     cost_interval_usd: Interval
     gpu_memory_bytes: Quantiles
+    memory_parts: MemoryParts | None = None  # documents of minor 0 have none
     p_oom: Share
     p_deadline: Share | None
     p_budget: Share | None

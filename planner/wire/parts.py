@@ -5,7 +5,7 @@ from __future__ import annotations
 from planner.core import types as domain
 from planner.core.distribution import Distribution
 from planner.core.nextprobe import NextProbe
-from planner.core.prediction import Interval
+from planner.core.prediction import Interval, MemoryParts
 from planner.core.recommendation import Recommendation
 from planner.wire import estimate_v1
 from planner.wire._numbers import clip, number, share
@@ -30,6 +30,7 @@ def option(o: domain.Option) -> estimate_v1.Option:
         cost_usd=quantiles(o.cost_usd),
         cost_interval_usd=interval(o.cost_interval),
         gpu_memory_bytes=quantiles(o.memory_bytes),
+        memory_parts=memory_parts(o.memory_parts),
         p_oom=clip(o.p_oom),
         p_deadline=share(o.p_deadline),
         p_budget=share(o.p_budget),
@@ -37,6 +38,21 @@ def option(o: domain.Option) -> estimate_v1.Option:
         bottleneck=o.bottleneck,
         expected_interruptions=o.expected_interruptions,
         evidence=o.evidence,
+    )
+
+
+def memory_parts(m: MemoryParts | None) -> estimate_v1.MemoryParts | None:
+    """What the peak is made of; null where nothing is known."""
+    if m is None:
+        return None
+    return estimate_v1.MemoryParts(
+        context_bytes=m.context_bytes,
+        weights_bytes=m.weights_bytes,
+        gradients_bytes=m.gradients_bytes,
+        optimizer_bytes=m.optimizer_bytes,
+        activations_bytes=m.activations_bytes,
+        synchronisation_bytes=m.synchronisation_bytes,
+        evidence=m.evidence,
     )
 
 

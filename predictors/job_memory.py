@@ -1,0 +1,232 @@
+"""`JobMemory`: a worker's peak memory on every kind of machine, from the probes of one job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from planner.core.distribution import LEVELS, Evidence
+from planner.core.prediction import MemoryParts
+from planner.core.types import Knobs, ProbeResult, ResourceConfig
+from predictors import features
+from predictors.memory import MemoryRegressor, Trial
+from predictors.memory_law import StateBytes
+
+if TYPE_CHECKING:
+    from planner.core.distribution import Array
+
+Config = tuple[ResourceConfig, Knobs]
+Row = tuple[ProbeResult, float, bool]
+"""A probe, the peak of a worker or the capacity it went beyond (bytes), and whether it did."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerMemory:
+    """Of n configurations.
+
+    Attributes:
+        quantiles: Of a worker's peak, bytes, shape (n, len(LEVELS)).
+        p_oom: Probability that it does not fit, shape (n,).
+        evidence: Where that is known from.
+        parts: What the peak is made of; None where nothing is known.
+    """
+
+    quantiles: Array
+    p_oom: Array
+    evidence: Sequence[Evidence]
+    parts: Sequence[MemoryParts | None]
+
+
+class JobMemory:
+    """Fitted to the probes of one job, those that ran out of memory included.
+
+    Every kind of machine with a measured peak has a model of its own. To others that of the machine
+    with most peaks is carried over, if there is one from a machine of the same sort (GPU or CPU).
+
+    Args:
+        probes: Of one job.
+        seed: Everything drawn at random follows from it.
+    """
+
+    def __init__(self, probes: Sequence[ProbeResult], *, seed: int) -> None:
+        self._probes = tuple(probes)
+        self._rows: dict[str, list[Row]] = {}
+        for row in rows_of(probes):
+            self._rows.setdefault(features.machine_key(row[0].resources), []).append(row)
+        state = state_of(probes)
+        self._models = {
+            key: _fit(rows, state, seed)
+            for key, rows in self._rows.items()
+            if any(not failed for _, _, failed in rows)
+        }
+
+    def predict(self, configs: Sequence[Config], columns: features.Table) -> WorkerMemory:
+        """What is known of a worker's peak.
+
+        Args:
+            configs: All on one kind of machine.
+            columns: The same as a table.
+        """
+        first = configs[0][0]
+        key = features.machine_key(first)
+        model, evidence = self._model(key, on_cpu=not first.gpu)
+        n = len(configs)
+        if model is None:
+            unknown: list[Evidence] = ["prior"] * n
+            return WorkerMemory(
+                quantiles=np.zeros((n, len(LEVELS))),
+                p_oom=np.zeros(n),
+                evidence=unknown,
+                parts=[None] * n,
+            )
+        rows = self._rows.get(key, [])
+        tried = {_shape(p.resources, p.knobs) for p, _, failed in rows if not failed}
+        marked: list[Evidence] = ["probe" if _shape(*c) in tried else evidence for c in configs]
+        return WorkerMemory(
+            quantiles=model.predict_distribution(columns),
+            p_oom=model.p_oom(columns, [self._capacity_bytes(r) for r, _ in configs]),
+            evidence=marked,
+            parts=_parts(model, columns, marked),
+        )
+
+    def _model(self, key: str, *, on_cpu: bool) -> tuple[MemoryRegressor | None, Evidence]:
+        """The model of a kind of machine, and what a prediction from it is at best."""
+        if key in self._models:
+            return self._models[key], "transfer"
+        if not self._models:
+            return None, "prior"
+        models = self._models.items()
+        _, best = max(models, key=lambda kv: (kv[1].on_cpu_ == on_cpu, len(self._rows[kv[0]])))
+        carried = best.carried_over(
+            on_cpu=on_cpu,
+            trials=[
+                Trial(
+                    micro_batch=p.knobs.micro_batch,
+                    several=p.resources.workers > 1,
+                    capacity_bytes=bound,
+                    failed=True,
+                )
+                for p, bound, _ in self._rows.get(key, [])
+            ],
+        )
+        return carried, "transfer" if best.on_cpu_ == on_cpu else "prior"
+
+    def _capacity_bytes(self, resources: ResourceConfig) -> float:
+        """What a worker may use, bytes; infinite when nothing says so."""
+        limit = float("inf")
+        if resources.gpu_memory_bytes:
+            return float(resources.gpu_memory_bytes)
+        if not resources.gpu and resources.memory_bytes_per_node:
+            limit = resources.memory_bytes_per_node / resources.workers_per_node
+        key = features.machine_key(resources)
+        shape = (resources.nodes, resources.workers_per_node)
+        alike = [
+            float(p.capacity_bytes)
+            for p in self._probes
+            if p.capacity_bytes
+            and features.machine_key(p.resources) == key
+            and (resources.gpu or (p.resources.nodes, p.resources.workers_per_node) == shape)
+        ]
+        return min([limit, *alike])
+
+
+def _fit(rows: Sequence[Row], state: StateBytes | None, seed: int) -> MemoryRegressor:
+    return MemoryRegressor(random_state=seed).fit(
+        features.probe_table([p for p, _, _ in rows]),
+        [peak for _, peak, _ in rows],
+        [failed for _, _, failed in rows],
+        state=state,
+        capacity_bytes=[_size(p.capacity_bytes) or np.nan for p, _, _ in rows],
+        context_bytes=_context_bytes([p for p, _, failed in rows if not failed]),
+    )
+
+
+def rows_of(probes: Sequence[ProbeResult]) -> list[Row]:
+    """The probes that say something of memory."""
+    rows: list[Row] = []
+    for probe in probes:
+        peak = _peak_bytes(probe)
+        if probe.state == "ok" and peak:
+            rows.append((probe, peak, False))
+        elif probe.state == "oom" and (bound := _size(probe.capacity_bytes) or peak):
+            rows.append((probe, bound, True))
+    return rows
+
+
+def state_of(probes: Sequence[ProbeResult]) -> StateBytes | None:
+    """What the job keeps from step to step, the most that a probe told; None where none did."""
+    told = [
+        (p.model_bytes, p.gradient_bytes or 0, p.optimizer_bytes)
+        for p in probes
+        if p.state == "ok" and p.model_bytes and p.optimizer_bytes is not None
+    ]
+    if not told:
+        return None
+    weights, gradients, optimizer = max(told)
+    return StateBytes(weights=weights, gradients=gradients, optimizer=optimizer)
+
+
+def errors_of(probes: Sequence[ProbeResult], *, seed: int) -> list[float]:
+    """Relative error at each probe, predicted from the others; none of a single micro-batch."""
+    rows = [(p, peak) for p, peak, failed in rows_of(probes) if not failed]
+    if len({p.knobs.micro_batch for p, _ in rows}) < 2:
+        return []
+    peaks = np.asarray([peak for _, peak in rows])
+    columns = features.probe_table([p for p, _ in rows])
+    left = MemoryRegressor(random_state=seed).leave_one_out(columns, peaks, state=state_of(probes))
+    return [float(e) for e in np.abs(left / peaks - 1)]
+
+
+def _shape(resources: ResourceConfig, knobs: Knobs) -> tuple[bool, int]:
+    """What a worker's peak depends on."""
+    return resources.workers > 1, knobs.micro_batch
+
+
+def _parts(
+    model: MemoryRegressor, columns: features.Table, evidence: Sequence[Evidence]
+) -> list[MemoryParts]:
+    found, known = model.parts(columns), model.state_.known
+    names = ("context", "weights", "gradients", "optimizer", "activations", "synchronisation")
+    rows = np.stack([getattr(found, name)[0] for name in names], axis=1).tolist()
+    return [
+        MemoryParts(
+            context_bytes=context,
+            weights_bytes=weights if known else None,
+            gradients_bytes=gradients if known else None,
+            optimizer_bytes=optimizer if known else None,
+            activations_bytes=activations,
+            synchronisation_bytes=buckets,
+            evidence=evidence[i],
+        )
+        for i, (context, weights, gradients, optimizer, activations, buckets) in enumerate(rows)
+    ]
+
+
+def _peak_bytes(probe: ProbeResult) -> float | None:
+    """The peak from inside, or what was seen from outside when that is all there is."""
+    return _size(probe.peak_device_bytes) or _size(probe.peak_outside_bytes)
+
+
+def _size(value: float | None) -> float | None:
+    """A number of bytes, if it can be one."""
+    return float(value) if value is not None and isfinite(value) and value > 0 else None
+
+
+def _context_bytes(probes: Sequence[ProbeResult]) -> float | None:
+    """What a GPU's context took beside torch's allocator; None where that cannot be told.
+
+    The view from outside is sampled and can miss the peak, so the largest difference counts. It
+    holds the context already where it is all there is.
+    """
+    if not any(_size(p.peak_device_bytes) for p in probes):
+        return 0.0
+    beside = [
+        p.peak_outside_bytes - p.reserved_device_bytes
+        for p in probes
+        if p.resources.gpu and p.peak_outside_bytes and p.reserved_device_bytes
+    ]
+    return float(max(beside)) if beside and max(beside) > 0 else None
