@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from support.planning import NOW, candidate, estimate, goal, probe
 
 from planner.core.errors import ExitCode, InfeasibleError, UsageError
 from planner.core.events import Event
+from planner.core.prediction import MemoryParts
 from planner.wire import published
 from planner.wire.estimate_v1 import Estimate
 from planner.wire.to_wire import error_document, estimate_document, event_document
@@ -89,6 +90,24 @@ def test_strict_form_refuses(change: dict[str, Any], why: str) -> None:
 
 def test_open_form_lets_a_later_minor_version_add_keys() -> None:
     jsonschema.validate({**EXAMPLE, "added_later": 1}, published.generate("estimate"))
+
+
+def test_what_memory_is_made_of_is_told_with_its_evidence() -> None:
+    found = estimate()
+    parts = MemoryParts(
+        context_bytes=4e8,
+        weights_bytes=1e8,
+        gradients_bytes=None,
+        optimizer_bytes=2e8,
+        activations_bytes=3e8,
+        synchronisation_bytes=0.0,
+        evidence="transfer",
+    )
+    first = replace(found.options[0], memory_parts=parts)
+    document = estimate_document(replace(found, options=(first, *found.options[1:])))
+    check(document, "estimate")
+    told = document["options"][0]["memory_parts"]
+    assert told == asdict(parts)
 
 
 def test_every_key_is_present_even_when_unknown() -> None:
