@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from planner.core.distribution import I50, LEVELS
+from planner.core.distribution import I50
 from predictors.estimator import Estimator
 from predictors.features import Table, table, take, targets
-from predictors.memory_law import SIZE, Parts, StateBytes, other_context, parts_of, prior
+from predictors.memory_law import (
+    SIZE,
+    Parts,
+    StateBytes,
+    other_context,
+    parts_of,
+    prior,
+    quantiles_of,
+)
 from predictors.posterior import optimise, perturbations
 
 if TYPE_CHECKING:
@@ -24,8 +32,6 @@ _KIND = "memory/2"
 _SURPRISE = 0.03
 """P(out of memory) of what ran well before, and 1 less that of what ran out of it: trials are
 short, and a machine can be fuller tomorrow."""
-_NODES = np.asarray([NormalDist().inv_cdf((i + 0.5) / 15) for i in range(15)])
-"""A standard normal distribution as 15 values, each as probable."""
 _STUCK = 9.0
 """So much more than the best member's sum of squared standardised residuals is no fit."""
 _CONTEXT_BYTES = 5e8
@@ -178,43 +184,12 @@ class MemoryRegressor(Estimator):
         """Quantiles of the peak, bytes, shape (n, len(LEVELS))."""
         self._check_fitted()
         columns, back = _distinct(table(X))
-        return _quantiles(self._peaks(columns), self.sigma_)[back]
+        return quantiles_of(self._peaks(columns), self.sigma_)[back]
 
     def parts(self, X: Any) -> Parts:
         """What the most probable peak is made of, bytes, each of shape (1, n)."""
         self._check_fitted()
         return parts_of(self.theta_[:1], self.state_, self.reference_, table(X))
-
-    def predict_sharded(
-        self, X: Any, *, stage: int, largest_unit_bytes: float, sigma: float = 0.15
-    ) -> Array:
-        """Quantiles of the peak with sharded state, bytes, shape (n, len(LEVELS)); never tried.
-
-        Of n workers each keeps 1/n of the optimiser's state (stage 1), of the gradients too (2) and
-        of the weights too (3: FSDP); Rajbhandari et al., ZeRO (SC 2020), section 5. Stage 3 has
-        the weights of one unit gathered, and those of the next on their way or the gradients of
-        one before they are reduced: twice the largest unit. Activations are not sharded.
-
-        Args:
-            X: Configurations.
-            stage: 1, 2 or 3.
-            largest_unit_bytes: Weights of the largest part that is gathered at once.
-            sigma: Standard deviation of the logarithm: nothing of it was measured.
-
-        Raises:
-            ValueError: No such stage, or the sizes of the state are not known.
-        """
-        self._check_fitted()
-        if stage not in (1, 2, 3):
-            raise ValueError(f"stage must be 1, 2 or 3, got {stage!r}")
-        if not self.state_.known:
-            raise ValueError("the sizes of weights, gradients and optimiser state are not known")
-        columns = table(X)
-        n = columns["workers"]
-        shards = (n if stage > 2 else 1.0, n if stage > 1 else 1.0, n)
-        parts = parts_of(self.theta_, self.state_, self.reference_, columns, shards=shards)
-        gathered = 2 * largest_unit_bytes * (n > 1) if stage > 2 else 0.0
-        return _quantiles(parts.peak + gathered, float(np.hypot(self.sigma_, sigma)))
 
     def p_oom(self, X: Any, capacity_bytes: Any) -> Array:
         """Probability that a worker needs more than its capacity, shape (n,).
@@ -382,17 +357,3 @@ def _distinct(columns: Table) -> tuple[dict[str, Array], Index]:
     rows[:, 0] = 1 + (rows[:, 0] > 1)
     rows, back = np.unique(rows, axis=0, return_inverse=True)
     return {name: rows[:, i] for i, name in enumerate(names)}, back.reshape(-1)
-
-
-def _quantiles(peaks: Array, sigma: float) -> Array:
-    """Of each column's members, with an error of their logarithm; shape (n, len(LEVELS)).
-
-    Members that grow with the micro-batch make quantiles that grow with it.
-    """
-    values = peaks.T[:, :, None] * np.exp(sigma * _NODES)
-    ordered = np.sort(values.reshape(peaks.shape[1], -1), axis=1)
-    place = np.asarray(LEVELS) * (ordered.shape[1] - 1)
-    below = place.astype(int)
-    low, high = ordered[:, below], ordered[:, np.minimum(below + 1, ordered.shape[1] - 1)]
-    result: Array = low + (place - below) * (high - low)
-    return result

@@ -17,14 +17,19 @@ Data parallel workers also hold buckets as large as all gradients (Li et al., VL
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from planner.core.distribution import LEVELS
 
 if TYPE_CHECKING:
     from planner.core.distribution import Array
     from predictors.features import Table
 
+_NODES = np.asarray([NormalDist().inv_cdf((i + 0.5) / 15) for i in range(15)])
+"""A standard normal distribution as 15 values, each as probable."""
 SIZE = 6
 """Parameters: logs of context, activations and synchronisation; curvature less 1; logit of the
 kept share of gradients; log of the optimiser's scratch."""
@@ -162,4 +167,18 @@ def other_context(*, on_cpu: bool, z: Array) -> Array:
     """Logarithms of the context before any trial on such a machine, at standard normal `z`."""
     median, spread = _CONTEXT_BYTES[on_cpu]
     result: Array = np.log(median) + spread * z
+    return result
+
+
+def quantiles_of(peaks: Array, sigma: float) -> Array:
+    """Of each column's members, with an error of their logarithm; shape (n, len(LEVELS)).
+
+    Members that grow with the micro-batch make quantiles that grow with it.
+    """
+    values = peaks.T[:, :, None] * np.exp(sigma * _NODES)
+    ordered = np.sort(values.reshape(peaks.shape[1], -1), axis=1)
+    place = np.asarray(LEVELS) * (ordered.shape[1] - 1)
+    below = place.astype(int)
+    low, high = ordered[:, below], ordered[:, np.minimum(below + 1, ordered.shape[1] - 1)]
+    result: Array = low + (place - below) * (high - low)
     return result

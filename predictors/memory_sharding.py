@@ -1,0 +1,65 @@
+"""What a worker would take if training state were sharded over workers, which no probe tried."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from predictors.features import table
+from predictors.memory import MemoryRegressor
+from predictors.memory_law import parts_of, quantiles_of
+from predictors.posterior import perturbations
+
+if TYPE_CHECKING:
+    from planner.core.distribution import Array
+
+_SIGMA = 0.15
+"""Standard deviation of the logarithm of the whole: nothing of it was measured."""
+_UNITS = (2.5, 0.5)
+"""Largest units that are there at a peak: median, standard deviation of the logarithm.
+
+One where the peak is at the end of the forward pass (its weights are gathered), about five in the
+backward pass (the next ones on their way, whole gradients, and those being sent), as
+tests/benchmarks/bench_memory_fit.py saw it of two models.
+"""
+
+
+def predict_sharded(
+    model: MemoryRegressor, X: Any, *, stage: int, largest_unit_bytes: float
+) -> Array:
+    """Quantiles of a worker's peak, bytes, shape (n, len(LEVELS)); their evidence is `prior`.
+
+    Of N workers each keeps 1/N of the optimiser's state (stage 1), of the gradients too (stage 2)
+    and of the weights too (stage 3, FSDP): Rajbhandari et al., ZeRO (SC 2020), section 5. Stage 1
+    still has the buckets of data parallel training. Stages 2 and 3 have the gradients of one unit
+    until they are reduced, stage 3 also gathers its weights. Activations are not sharded.
+
+    Args:
+        model: Fitted, with the sizes of the state.
+        X: Configurations; `workers` and `micro_batch` are used.
+        stage: 1, 2 or 3.
+        largest_unit_bytes: Weights of the largest part that is gathered at once; what belongs to no
+            part counts as one.
+
+    Raises:
+        ValueError: No such stage, or the sizes of the state or of the unit are not known.
+    """
+    if stage not in (1, 2, 3):
+        raise ValueError(f"stage must be 1, 2 or 3, got {stage!r}")
+    if not (np.isfinite(largest_unit_bytes) and largest_unit_bytes >= 0):
+        raise ValueError(f"largest_unit_bytes must be bytes, got {largest_unit_bytes!r}")
+    columns = table(X)
+    model.parts(columns)  # refuses a model that is not fitted
+    state, theta = model.state_, model.theta_
+    if not state.known:
+        raise ValueError("the sizes of weights, gradients and optimiser state are not known")
+    n = columns["workers"]
+    shards = (n if stage > 2 else 1.0, n if stage > 1 else 1.0, n)
+    parts = parts_of(theta, state, model.reference_, columns, shards=shards)
+    peak = parts.peak
+    if stage > 1:
+        _, draws = perturbations(len(theta), 0, 1, model.random_state + 1)
+        units = _UNITS[0] * np.exp(_UNITS[1] * draws) if stage > 2 else 1.0
+        peak = peak - parts.synchronisation + units * largest_unit_bytes * (n > 1)
+    return quantiles_of(peak, float(np.hypot(model.sigma_, _SIGMA)))
