@@ -160,7 +160,11 @@ def rows_of(probes: Sequence[ProbeResult]) -> list[Row]:
 def state_of(probes: Sequence[ProbeResult]) -> StateBytes | None:
     """What the job keeps from step to step, the most that a probe told; None where none did."""
     told = [
-        (p.model_bytes, p.gradient_bytes or 0, p.optimizer_bytes)
+        (
+            p.model_bytes,
+            p.model_bytes if p.gradient_bytes is None else p.gradient_bytes,
+            p.optimizer_bytes,
+        )
         for p in probes
         if p.state == "ok" and p.model_bytes and p.optimizer_bytes is not None
     ]

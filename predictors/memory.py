@@ -87,7 +87,7 @@ class MemoryRegressor(Estimator):
         sigma: float = 0.03,
         slack: float = 0.02,
         slack_sigma: float = 0.015,
-        transfer_sigma: float = 0.08,
+        transfer_sigma: float = 0.1,
         other_kind_sigma: float = 0.3,
         random_state: int = 0,
     ) -> None:
@@ -127,8 +127,12 @@ class MemoryRegressor(Estimator):
         """
         columns = table(X)
         y = targets(y, len(columns["workers"]), unit="bytes")
-        failed = np.zeros(len(y), bool) if out_of_memory is None else np.asarray(out_of_memory)
-        capacity = np.full(len(y), np.nan) if capacity_bytes is None else np.asarray(capacity_bytes)
+        failed = np.zeros(len(y), bool)
+        if out_of_memory is not None:
+            failed = np.asarray(out_of_memory, dtype=bool)
+        capacity = np.full(len(y), np.nan)
+        if capacity_bytes is not None:
+            capacity = np.asarray(capacity_bytes, dtype=float)
         for name, given in (("out_of_memory", failed), ("capacity_bytes", capacity)):
             if given.shape != y.shape:
                 raise ValueError(f"{name} needs shape {y.shape}, got {given.shape}")
@@ -151,18 +155,16 @@ class MemoryRegressor(Estimator):
         """Fit; once more, and wider, where the trials differ by more than they should."""
         sigma = self.sigma
         bound = np.where(failed, np.maximum(self._usable(y), 0.1 * y), y)
-        self.theta_: Array = self._optimise(columns, bound, failed, sigma, self.members)
+        self.theta_: Array = self._optimise(columns, bound, failed, sigma)
         off = np.log(parts_of(self.theta_[:1], self.state_, self.reference_, columns).peak[0] / y)
         left = float(np.sqrt(np.mean(off[~failed] ** 2)))
         self.sigma_ = float(np.hypot(sigma, 2 * left)) if left > sigma else sigma
         if self.sigma_ > sigma:
-            self.theta_ = self._optimise(columns, bound, failed, self.sigma_, self.members)
+            self.theta_ = self._optimise(columns, bound, failed, self.sigma_)
 
-    def _optimise(
-        self, columns: Table, y: Array, failed: Index, sigma: float, members: int
-    ) -> Array:
+    def _optimise(self, columns: Table, y: Array, failed: Index, sigma: float) -> Array:
         mean, sd = prior(y[~failed], self.state_, on_cpu=self.on_cpu_)
-        noise, prior_noise = perturbations(members, len(y), SIZE, self.random_state)
+        noise, prior_noise = perturbations(self.members, len(y), SIZE, self.random_state)
         log_y = np.log(y)
 
         def residuals(theta: Array, member: Index) -> Array:
@@ -172,7 +174,7 @@ class MemoryRegressor(Estimator):
             return np.where(failed, np.minimum(off, 0.0), off)
 
         theta = optimise(residuals, mean + sd * prior_noise, sd).theta
-        return _without_stuck(theta, residuals(theta, np.arange(members)))
+        return _without_stuck(theta, residuals(theta, np.arange(self.members)))
 
     # ---- predicting
 

@@ -8,10 +8,12 @@ backward pass needs. The peak is at one of two moments::
     step     = (1 + scratch) G                             the optimiser steps, activations are gone
     peak     = context + W + O + max(forward, step) + synchronisation (workers > 1)
 
-so that below some micro-batch a larger one takes no more memory at all. `kept` is between 0
-(gradients are freed before each pass, and the first layers' activations are the largest) and 1.
-Data parallel workers also hold buckets as large as all gradients (Li et al., VLDB 2020, section
-3.2.3). Where the sizes of W, G and O are not known they are zero here, and part of the context.
+so that below some micro-batch a larger one takes no more memory at all. `kept` is 0 where all
+layers are alike (a transformer: activations go as gradients come) and 1 where the first layers
+hold most activations and the last ones most weights (a ResNet: nearly all gradients are there
+before the largest activations go). Data parallel workers also hold buckets as large as all
+gradients (Li et al., VLDB 2020, section 3.2.3). Where the sizes of W, G and O are not known they
+are zero here, and part of the context.
 """
 
 from __future__ import annotations
@@ -175,8 +177,9 @@ def quantiles_of(peaks: Array, sigma: float) -> Array:
 
     Members that grow with the micro-batch make quantiles that grow with it.
     """
+    members, n = peaks.shape
     values = peaks.T[:, :, None] * np.exp(sigma * _NODES)
-    ordered = np.sort(values.reshape(peaks.shape[1], -1), axis=1)
+    ordered = np.sort(values.reshape(n, members * len(_NODES)), axis=1)
     place = np.asarray(LEVELS) * (ordered.shape[1] - 1)
     below = place.astype(int)
     low, high = ordered[:, below], ordered[:, np.minimum(below + 1, ordered.shape[1] - 1)]

@@ -128,7 +128,7 @@ def test_a_failed_probe_tells_no_sizes() -> None:
     assert state_of([trial(16, optimizer_bytes=None)]) is None
     known = state_of([trial(16, gradient_bytes=None)])
     assert known is not None
-    assert known.gradients == 0
+    assert known.gradients == known.weights == GIB  # as if all were trained
 
 
 def test_errors_are_those_of_probes_left_out() -> None:
