@@ -42,12 +42,12 @@ of tensors alone. Median and standard deviation of the logarithm, by whether it 
 _CURVATURE_SD = 0.05
 _UNKNOWN_CURVATURE_SD = 0.1
 """Without the sizes of the state a flat beginning cannot be told from a slow growth."""
-_ACTIVATIONS = (0.3, 1.5)
+_ACTIVATIONS = (0.1, 2.5)
 """Share of what is neither weights nor optimiser state, and standard deviation of its logarithm."""
 _KEPT_LOGIT = (0.0, 2.5)
-_SCRATCH_LOG = (float(np.log(0.15)), 1.0)
+_SCRATCH_LOG = (float(np.log(0.5)), 1.0)
 _BUCKETS_LOG_SD = 0.5
-_UNKNOWN_STATE = ((0.6, 1.0), (0.2, 2.0), (0.03, 1.0))
+_UNKNOWN_STATE = ((0.6, 1.0), _ACTIVATIONS, (0.03, 1.0))
 """Context, activations and buckets as shares of a peak of which only the size is known."""
 
 

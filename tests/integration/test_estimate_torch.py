@@ -69,9 +69,13 @@ def test_the_script_tells_its_work_and_is_measured(tmp_path: Path, job: JobSpec)
         assert probe.checkpoint_bytes
         assert probe.tail_s is not None
         assert probe.peak_device_bytes
+        assert probe.model_bytes == probe.gradient_bytes == 4 * (64 * 256 + 256 + 256 * 4 + 4)
+        assert probe.optimizer_bytes == 0
     pick = result.option(result.recommendation.option_id or "")
     assert pick is not None
     assert pick.run_s.p05 < pick.run_s.p50 < pick.run_s.p95
+    assert pick.memory_parts is not None
+    assert pick.memory_parts.weights_bytes == result.probes[0].model_bytes
 
 
 def test_a_real_crash_inside_a_step_is_told(tmp_path: Path, job: JobSpec) -> None:
