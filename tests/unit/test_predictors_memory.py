@@ -133,13 +133,13 @@ def test_leaving_one_out_is_a_line_through_the_others() -> None:
 
 def test_two_probes_and_the_state_tell_the_parts_of_a_peak() -> None:
     context, per_sample = 0.05 * GB, 0.02 * GB
-    y = context + STATE.weights + STATE.optimizer + per_sample * np.asarray([32, 128])
-    model = MemoryRegressor().fit(at(32, 128), y, state=STATE)
-    parts = model.parts(at(32, 128, 256))
+    y = context + STATE.weights + STATE.optimizer + per_sample * np.asarray([64, 256])
+    model = MemoryRegressor().fit(at(64, 256), y, state=STATE)
+    parts = model.parts(at(64, 256, 512))
     assert np.all(parts.weights == STATE.weights)
     assert np.all(parts.optimizer == STATE.optimizer)
-    np.testing.assert_allclose(parts.activations[0], per_sample * np.asarray([32, 128, 256]), 0.1)
-    np.testing.assert_allclose(parts.peak[0], model.predict(at(32, 128, 256)), rtol=0.03)
+    np.testing.assert_allclose(parts.activations[0], per_sample * np.asarray([64, 256, 512]), 0.1)
+    np.testing.assert_allclose(parts.peak[0], model.predict(at(64, 256, 512)), rtol=0.03)
     assert parts.context[0, 0] + parts.gradients[0, 0] < 0.3 * GB
     assert np.all(parts.synchronisation == 0)
 
