@@ -32,8 +32,8 @@ _KIND = "memory/2"
 _SURPRISE = 0.03
 """P(out of memory) of what ran well before, and 1 less that of what ran out of it: trials are
 short, and a machine can be fuller tomorrow."""
-_STUCK = 9.0
-"""So much more than the best member's sum of squared standardised residuals is no fit."""
+_STUCK = 4.0
+"""A member whose cost is so much above that from another start did not get to where it should."""
 _CONTEXT_BYTES = 5e8
 """What a GPU's context takes beside what torch's counter tells; a guess where it was not seen."""
 
@@ -173,8 +173,14 @@ class MemoryRegressor(Estimator):
             # A trial that ran out of memory only says that the law lies above: one-sided.
             return np.where(failed, np.minimum(off, 0.0), off)
 
-        theta = optimise(residuals, mean + sd * prior_noise, sd).theta
-        return _without_stuck(theta, residuals(theta, np.arange(self.members)))
+        # Where the optimiser's step is the peak at every trial, nothing tells a member to move.
+        # Then another start counts, with all that is no state in the activations.
+        drawn = mean + sd * prior_noise
+        busy = drawn.copy()
+        busy[:, 1] = np.log(y[~failed].max() - self.state_.weights - self.state_.optimizer)
+        one, two = (optimise(residuals, drawn, sd, start=start) for start in (drawn, busy))
+        result: Array = np.where((one.cost <= two.cost + _STUCK)[:, None], one.theta, two.theta)
+        return result
 
     # ---- predicting
 
@@ -333,23 +339,6 @@ def _trials(columns: Table, capacity: Array, failed: Index) -> tuple[Trial, ...]
         for i in range(len(capacity))
         if np.isfinite(capacity[i]) and capacity[i] > 0
     )
-
-
-def _without_stuck(theta: Array, left: Array) -> Array:
-    """The ensemble with members that are far from the trials replaced by others.
-
-    Where the peak is the optimiser's at every trial, nothing tells a member to move.
-
-    Args:
-        theta: Shape (members, SIZE).
-        left: Standardised residuals, shape (members, rows).
-    """
-    cost = (left**2).sum(axis=1)
-    good = np.flatnonzero(cost <= cost.min() + _STUCK)
-    if good[0] != 0:
-        good = np.concatenate([[np.argmin(cost)], good])
-    result: Array = theta[np.resize(good, len(theta))]
-    return result
 
 
 def _distinct(columns: Table) -> tuple[dict[str, Array], Index]:

@@ -35,26 +35,34 @@ class Fit:
 
     Attributes:
         theta: Shape (members, parameters).
+        cost: What was minimised, shape (members,).
         jacobian: Of the residuals, prior rows left out; shape (members, rows, parameters).
     """
 
     theta: Array
+    cost: Array
     jacobian: Array
 
 
 def optimise(
-    residuals: Residuals, prior_mean: Array, prior_sd: Array, *, iterations: int = 60
+    residuals: Residuals,
+    prior_mean: Array,
+    prior_sd: Array,
+    *,
+    start: Array | None = None,
+    iterations: int = 60,
 ) -> Fit:
     """Minimise the residuals plus the prior for every member.
 
     Args:
         residuals: See `Residuals`.
-        prior_mean: Shape (members, parameters); also where each member starts.
+        prior_mean: Shape (members, parameters).
         prior_sd: Shape (parameters,).
+        start: Where each member starts, shape of `prior_mean`; None for there.
         iterations: At most so many steps.
     """
     members = np.arange(len(prior_mean))
-    theta = prior_mean.copy()
+    theta = (prior_mean if start is None else start).copy()
     damping = np.full(len(theta), 1e-2)
     value, jacobian = _linearise(residuals, theta, members)
     cost = _cost(value, theta, prior_mean, prior_sd)
@@ -73,11 +81,12 @@ def optimise(
         gain = np.where(better, cost - trial_cost, 0.0)
         theta = np.where(better[:, None], trial, theta)
         damping = np.clip(np.where(better, damping / 5, damping * 4), 1e-9, 1e9)
-        if np.all((gain < 1e-7 * (1 + cost)) & (better | (damping > 1e3))):
-            break
+        done = np.all((gain < 1e-7 * (1 + cost)) & (better | (damping > 1e3)))
         cost = np.where(better, trial_cost, cost)
+        if done:
+            break
         value, jacobian = _linearise(residuals, theta, members)
-    return Fit(theta=theta, jacobian=jacobian)
+    return Fit(theta=theta, cost=cost, jacobian=jacobian)
 
 
 def _cost(value: Array, theta: Array, prior_mean: Array, prior_sd: Array) -> Array:
