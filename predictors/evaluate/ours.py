@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from predictors.evaluate.ours_llm import language
 from predictors.evaluate.tasks import Question
 from predictors.step_time import StepTimeRegressor
 
@@ -18,6 +19,8 @@ def predict(question: Question) -> Array | None:
     """
     if question.task in ("A1", "A2", "A3"):
         return placements(question)
+    if question.task in ("E1", "E2", "E3"):
+        return language(question)
     return None
 
 

@@ -1,0 +1,284 @@
+"""`LlmRegressor`: time of an iteration of a language model, as a distribution.
+
+    python -m predictors.llm --data DIR --out FILE
+
+fits it to the measurements of a folder and keeps what was learned as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from copy import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from planner.core.distribution import Evidence, Z
+from predictors.estimator import Estimator
+from predictors.features import take, targets
+from predictors.gpus import peak_of
+from predictors.llm_belief import Belief
+from predictors.llm_law import COLUMNS, Table
+from predictors.llm_rows import llm_rows
+
+if TYPE_CHECKING:
+    from planner.core.distribution import Array
+
+PRIOR_FILE = Path(__file__).parent / "data" / "llm.json"
+_SHAPE = ("hidden_size", "attention_heads", "seq_len")
+_ARCHITECTURE = (*_SHAPE, "num_layers")
+_OTHER_GPU, _UNKNOWN_GPU = 0.25, 1.0
+"""Standard deviation of the logarithm on a GPU type that was not fitted: peaks known, or not."""
+_FITS = 3
+_WIDTHS = np.geomspace(0.1, 4.0, 75)
+_MEAN_INSIDE, _WORST_INSIDE = 0.91, 0.80
+_Z95 = 1.6448536269514722
+_CHUNK = 8192
+
+
+class LlmRegressor(Estimator):
+    """Time of one iteration, s, of a GPT with tensor, data and pipeline parallelism.
+
+    The law is `predictors.llm_law`; `predictors.llm_belief` says what is known of it. `fit` learns
+    from other models' iterations, `adapt` from the probes of the model that is asked for.
+
+    Args:
+        gpu: GPU type of rows without a column `gpu_type`.
+        network_gb_per_s: Between nodes, for all GPUs of a node together, 1e9 bytes/s.
+        noise_sigma: Least standard deviation of the logarithm of a fitted row.
+        probe_sigma: The same of a probe, and of rows of several nodes.
+
+    Attributes:
+        belief_: What is known of the law.
+        noise_: Standard deviation of the logarithm of the fitted rows.
+        width_: Factor of the standard deviation at fitted shapes, from held-out architectures.
+        gpus_: GPU types of the fitted rows.
+        shapes_: Hidden sizes, heads and sequence lengths of the fitted rows.
+        probes_: Parallelism and batches of the probes; None before `adapt`.
+        n_features_in_: Number of columns.
+    """
+
+    def __init__(
+        self,
+        *,
+        gpu: str = "A100",
+        network_gb_per_s: float = 50.0,
+        noise_sigma: float = 0.001,
+        probe_sigma: float = 0.03,
+    ) -> None:
+        self.gpu = gpu
+        self.network_gb_per_s = network_gb_per_s
+        self.noise_sigma = noise_sigma
+        self.probe_sigma = probe_sigma
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Learn from measured iterations, of any models.
+
+        Args:
+            X: Configurations, `llm_law.COLUMNS`, and `gpu_type` if rows differ in it.
+            y: Iteration times, s.
+
+        Raises:
+            ValueError: Columns or values are wrong, or a configuration cannot be.
+        """
+        c, gpus = self._rows(X)
+        log_s = np.log(targets(y, len(c["tp"]), unit="s"))
+        self.gpus_: tuple[str, ...] = tuple(sorted(set(gpus)))
+        self.shapes_: Array = np.unique(_columns(c, _SHAPE), axis=0)
+        self.probes_: Array | None = None
+        self.n_features_in_ = len(COLUMNS)
+        self.belief_, self.noise_ = self._learn(c, log_s)
+        self.width_ = self._calibrate(c, log_s)
+        return self
+
+    def _learn(self, c: Table, log_s: Array) -> tuple[Belief, float]:
+        """The belief after some rows, their noise raised until it is what is left of them."""
+        prior, noise = Belief.prior(c), float(self.noise_sigma)
+        away = (c["num_nodes"] > 1).astype(float)
+        for _ in range(_FITS):
+            sigma = np.where(away > 0, max(self.probe_sigma, noise), noise)
+            found = prior.update(c, log_s, sigma, elsewhere=away)
+            left = log_s - found.linearise(found.design(c), away)[0]
+            rms = float(np.sqrt(np.mean((left * noise / sigma) ** 2)))
+            if rms <= noise:
+                break
+            noise = rms
+        return found, noise
+
+    def _calibrate(self, c: Table, log_s: Array) -> float:
+        """The width at which held-out architectures of fitted shapes would have been covered."""
+        _, job = np.unique(_columns(c, _ARCHITECTURE), axis=0, return_inverse=True)
+        scores = []
+        for out in range(int(job.max()) + 1):
+            held, rest = take(c, job == out), take(c, job != out)
+            known = {tuple(shape) for shape in _columns(rest, _SHAPE)}
+            if not all(tuple(shape) in known for shape in _columns(held, _SHAPE)):
+                continue
+            belief, noise = self._learn(rest, log_s[job != out])
+            away = (held["num_nodes"] > 1).astype(float)
+            centre, J, unknown = belief.linearise(belief.design(held), away)
+            sd = np.sqrt(((J @ belief.root) ** 2).sum(axis=1) + unknown + noise**2)
+            scores.append(np.abs(log_s[job == out] - centre) / sd / _Z95)
+        for width in _WIDTHS if scores else ():
+            inside = [float(np.mean(s <= width)) for s in scores]
+            if np.mean(inside) >= _MEAN_INSIDE and min(inside) >= _WORST_INSIDE:
+                return float(width)
+        return float(_WIDTHS[-1]) if scores else 1.0
+
+    def adapt(self, X: Any, y: Any) -> LlmRegressor:
+        """This regressor after probes of the model that is asked for; itself stays as it is.
+
+        Args:
+            X: Probed configurations, as for `fit`.
+            y: Their iteration times, s.
+
+        Raises:
+            ValueError: As `fit`.
+        """
+        self._check_fitted()
+        c, _ = self._rows(X)
+        log_s = np.log(targets(y, len(c["tp"]), unit="s"))
+        sigma = np.full(len(log_s), float(self.probe_sigma))
+        adapted = copy(self)
+        adapted.belief_ = self.belief_.at(c).update(c, log_s, sigma, elsewhere=np.ones(len(log_s)))
+        adapted.probes_ = _columns(c, COLUMNS)
+        return adapted
+
+    def predict(self, X: Any) -> Array:
+        """Median iteration times, s, shape (n,)."""
+        return np.exp(self.log_moments(X)[0])
+
+    def predict_distribution(self, X: Any) -> Array:
+        """Quantiles of a measured iteration, s, shape (n, len(LEVELS))."""
+        centre, sd = self.log_moments(X)
+        result: Array = np.exp(centre[:, None] + sd[:, None] * np.asarray(Z))
+        return result
+
+    def log_moments(self, X: Any) -> tuple[Array, Array]:
+        """Median and standard deviation of the logarithm of a measured iteration; each (n,)."""
+        self._check_fitted()
+        c, gpus = self._rows(X)
+        new = np.asarray([_strangeness(gpu, self.gpus_) for gpu in gpus])
+        away = self._away(c, new)
+        parts = [
+            self._moments(take(c, rows), away[rows])
+            for start in range(0, len(new), _CHUNK)
+            if len(rows := np.arange(start, min(start + _CHUNK, len(new))))
+        ]
+        centre, sd = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return centre, np.hypot(sd, new)
+
+    def _moments(self, c: Table, away: Array) -> tuple[Array, Array]:
+        centre, J, unknown = self.belief_.linearise(self.belief_.design(c), away)
+        noise = np.where(away > 0, max(self.probe_sigma, self.noise_), self.noise_)
+        sd = np.sqrt(((J @ self.belief_.root) ** 2).sum(axis=1) + unknown + noise**2)
+        alike = (_columns(c, _SHAPE)[:, None, :] == self.shapes_[None]).all(axis=2).any(axis=1)
+        narrow = alike & (away == 0)
+        return centre, sd * np.where(narrow, self.width_, max(self.width_, 1.0))
+
+    def _away(self, c: Table, new: Array) -> Array:
+        """1.0 where parts may differ from those of the fitted rows by factors of their own."""
+        away = (c["num_nodes"] > 1) | (new > 0) | (self.probes_ is not None)
+        return away.astype(float)
+
+    def evidence(self, X: Any) -> list[Evidence]:
+        """What each row's prediction rests on.
+
+        A probe of the same configuration, other probes of the model, other models within a node of
+        the same GPUs, or nothing but the law.
+        """
+        self._check_fitted()
+        c, gpus = self._rows(X)
+        asked, found = _columns(c, COLUMNS), list[Evidence]()
+        for row, gpu, nodes in zip(asked, gpus, c["num_nodes"], strict=True):
+            if _strangeness(gpu, self.gpus_) > 0:
+                found.append("prior")
+            elif self.probes_ is not None:
+                tried = bool((row == self.probes_).all(axis=1).any())
+                found.append("probe" if tried else "transfer")
+            else:
+                found.append("prior" if nodes > 1 else "history")
+        return found
+
+    def _rows(self, X: Any) -> tuple[dict[str, Array], list[str]]:
+        return llm_rows(X, gpu=self.gpu, network_gb_per_s=self.network_gb_per_s)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; numbers to five digits."""
+        self._check_fitted()
+        if self.probes_ is not None:
+            raise ValueError("only what was learned of other models is kept, not an adapted one")
+        return {
+            "kind": "llm/1",
+            "belief": self.belief_.to_json(),
+            "noise": self.noise_,
+            "width": self.width_,
+            "gpus": list(self.gpus_),
+            "shapes": self.shapes_.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], **params: Any) -> LlmRegressor:
+        """What `to_json` gave.
+
+        Args:
+            data: The document.
+            params: Of the constructor.
+
+        Raises:
+            ValueError: Not such a document.
+        """
+        if data.get("kind") != "llm/1":
+            raise ValueError(f"not a regressor of language models: kind is {data.get('kind')!r}")
+        found = cls(**params)
+        found.belief_ = Belief.from_json(data["belief"])
+        found.noise_, found.width_ = float(data["noise"]), float(data["width"])
+        found.gpus_ = tuple(data["gpus"])
+        found.shapes_ = np.asarray(data["shapes"], dtype=float)
+        found.probes_ = None
+        found.n_features_in_ = len(COLUMNS)
+        return found
+
+
+def bundled(**params: Any) -> LlmRegressor:
+    """The regressor as it comes with planner, fitted to published measurements.
+
+    Args:
+        params: Of `LlmRegressor`.
+    """
+    return LlmRegressor.from_json(json.loads(PRIOR_FILE.read_text(encoding="utf-8")), **params)
+
+
+def _columns(c: Table, names: Sequence[str]) -> Array:
+    return np.stack([c[name] for name in names], axis=1)
+
+
+def _strangeness(gpu: str, fitted: Sequence[str]) -> float:
+    if gpu in fitted:
+        return 0.0
+    return _OTHER_GPU if peak_of(gpu) else _UNKNOWN_GPU
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fit to a folder of measurements (`predictors.evaluate.data`) and write JSON."""
+    from predictors.evaluate.data import read
+
+    parser = argparse.ArgumentParser(prog="python -m predictors.llm", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with CSV files")
+    parser.add_argument("--out", type=Path, default=PRIOR_FILE, help="JSON file to write")
+    args = parser.parse_args(argv)
+    jobs = read(args.data).llm
+    X: dict[str, Any] = {n: np.concatenate([job.columns[n] for job in jobs]) for n in COLUMNS}
+    X["gpu_type"] = [job.gpu for job in jobs for _ in job.iteration_s]
+    model = LlmRegressor().fit(X, np.concatenate([job.iteration_s for job in jobs]))
+    args.out.parent.mkdir(exist_ok=True)
+    args.out.write_text(json.dumps(model.to_json()) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,293 @@
+"""What is known of the law of language models: one Gaussian over its parameters and its misfits.
+
+The law's parts are not quite what the law says, and miss alike where shapes are alike. Every part
+that depends on kernels has a factor exp(delta(shape)), with delta a Gaussian process over octaves
+of the shape (Rasmussen and Williams 2006, equations 2.22 to 2.24). An iteration is a sum of parts
+times known counts, so that rows with other numbers of layers, micro-batches or replicas tell of the
+same deltas: what is learned at one depth holds at any other. Beside them stand factors of whole
+parts, by which another cluster or job may differ.
+
+Rows are taken in by Levenberg-Marquardt steps (Marquardt 1963, doi:10.1137/0111030) of the log time
+towards the most probable values, with a Gaussian around them (Laplace's approximation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from predictors import llm_law
+from predictors.llm_law import PARAMETERS, PARTS, Table
+
+if TYPE_CHECKING:
+    from planner.core.distribution import Array
+
+MISFIT_SIGMA: dict[str, float] = {
+    "compute": 0.15,
+    "tensor": 0.4,
+    "head": 0.3,
+    "embedding": 0.5,
+    "data": 0.25,
+    "fixed": 1.0,
+}
+"""Prior standard deviation of delta, by part; the others are as the law says."""
+_ROUGH = 0.2
+"""Share of it that differs between shapes however near: kernels are chosen by size."""
+ELSEWHERE_SIGMA: dict[str, float] = {
+    "compute": 0.15,
+    "tensor": 0.3,
+    "head": 0.2,
+    "embedding": 0.3,
+    "pipeline": 0.5,
+    "optimizer": 0.3,
+    "data": 0.4,
+    "fixed": 0.5,
+}
+"""Standard deviation of the logarithm of a part in another job or on another cluster."""
+_UPDATES = 40
+_LARGEST = 2.0
+"""Bound of a step, in standard deviations of what is updated."""
+_STEP = 1e-5
+_HEAD = len(PARAMETERS) + len(PARTS)
+
+
+def shapes(part: str, c: Table) -> Array:
+    """Where a part's delta is taken, in lengths over which it is alike; (rows, dimensions)."""
+    octave = {name: np.log2(c[name]) for name in llm_law.COLUMNS}
+    if part == "tensor":
+        axes = [np.log2(llm_law.message_bytes(c)) / 1.5, octave["tp"]]
+    elif part == "data":
+        axes = [np.log2(llm_law.stage_parameters(c)) / 1.5, octave["dp"]]
+    elif part == "fixed":
+        axes = [2.0 * (c["tp"] > 1), 2.0 * (c["pp"] > 1)]
+    else:
+        wide = [octave[n] / 2 for n in ("hidden_size", "attention_heads", "seq_len")]
+        axes = [*wide, octave["tp"], octave["micro_batch_size"]]
+    return np.stack(axes, axis=1)
+
+
+def alike(part: str, here: Array, there: Array) -> Array:
+    """Prior covariance of a part's delta, shape (here, there)."""
+    distance = ((here[:, None, :] - there[None, :, :]) ** 2).sum(axis=2)
+    smooth = np.exp(-0.5 * distance)
+    same = (distance < 1e-12).astype(float)
+    result: Array = MISFIT_SIGMA[part] ** 2 * ((1 - _ROUGH) * smooth + _ROUGH * same)
+    return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Design:
+    """Some rows, and how the deltas of each part there follow from the known ones.
+
+    Attributes:
+        columns: Configurations.
+        weights: On the known deltas of each part, shape (rows, known).
+        left: Variance that those leave, shape (rows,).
+    """
+
+    columns: Table
+    weights: Mapping[str, Array]
+    left: Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Belief:
+    """A Gaussian over log-parameters, factors of parts elsewhere, and deltas at known shapes.
+
+    Attributes:
+        mean: Shape (p,): `PARAMETERS`, one factor for each of `PARTS`, then the deltas.
+        root: Shape (p, r); the covariance is root root^T, which stays one whatever the rounding.
+        known: For each part with a misfit, the shapes of its deltas, in the order of `mean`.
+    """
+
+    mean: Array
+    root: Array
+    known: Mapping[str, Array]
+
+    @classmethod
+    def prior(cls, c: Table) -> Belief:
+        """Before any row was seen, with deltas at the shapes of some rows.
+
+        Args:
+            c: Rows whose shapes will be needed.
+        """
+        mean, sd = llm_law.prior()
+        elsewhere = np.asarray([ELSEWHERE_SIGMA[part] for part in PARTS])
+        none = cls(
+            mean=np.concatenate([mean, np.zeros(len(PARTS))]),
+            root=np.diag(np.concatenate([sd, elsewhere])),
+            known={part: np.zeros((0, shapes(part, c).shape[1])) for part in MISFIT_SIGMA},
+        )
+        return none.at(c)
+
+    def at(self, c: Table) -> Belief:
+        """The same with deltas at the shapes of further rows."""
+        found = self
+        for part in MISFIT_SIGMA:
+            asked = np.unique(shapes(part, c).round(9), axis=0)
+            old = found.known[part]
+            apart = ((asked[:, None, :] - old[None, :, :]) ** 2).sum(axis=2) > 1e-12
+            new = asked[apart.all(axis=1)]
+            if len(new):
+                found = found._with(part, new)
+        return found
+
+    def _with(self, part: str, new: Array) -> Belief:
+        weights, left = self.weights(part, new)
+        where = self.place(part)
+        k, known = len(new), self.root[where]
+        own = np.linalg.cholesky(left + 1e-12 * np.eye(k))
+        apart = np.zeros((len(self.mean), k))
+        rows = np.concatenate([self.root, apart], axis=1)
+        added = np.concatenate([weights @ known, own], axis=1)
+        return Belief(
+            mean=np.concatenate(
+                [self.mean[: where.stop], weights @ self.mean[where], self.mean[where.stop :]]
+            ),
+            root=np.concatenate([rows[: where.stop], added, rows[where.stop :]]),
+            known={**self.known, part: np.concatenate([self.known[part], new])},
+        )
+
+    def weights(self, part: str, here: Array) -> tuple[Array, Array]:
+        """Deltas elsewhere from the known ones.
+
+        Returns:
+            Weights on the known, shape (here, known), and the covariance left, (here, here).
+        """
+        there = self.known[part]
+        among = alike(part, there, there) + 1e-10 * np.eye(len(there))
+        cross = alike(part, here, there)
+        weights: Array = np.linalg.solve(among, cross.T).T.astype(float)
+        return weights, alike(part, here, here) - weights @ cross.T
+
+    def place(self, part: str) -> slice:
+        """Where the deltas of a part are in `mean`."""
+        start = _HEAD
+        for name, there in self.known.items():
+            if name == part:
+                return slice(start, start + len(there))
+            start += len(there)
+        raise KeyError(part)
+
+    def update(self, c: Table, y: Array, sigma: Array, *, elsewhere: Array) -> Belief:
+        """Take in measured rows whose shapes are known.
+
+        Args:
+            c: Configurations.
+            y: log(s).
+            sigma: Standard deviation of each measurement's logarithm.
+            elsewhere: Of each row, whether the factors of parts count (1.0) or not (0.0).
+        """
+        whitened, design = np.zeros(self.root.shape[1]), self.design(c)
+        at, found, J = self._towards(whitened, design, elsewhere)
+        cost, damping = _cost(found, y, sigma, whitened), 1e-2
+        slope, squares, axes = _principal(J @ self.root / sigma[:, None])
+        for _ in range(_UPDATES):
+            gradient = slope.T @ ((found - y) / sigma) + whitened
+            along = axes @ (squares / (1 + damping + squares) * (axes.T @ gradient))
+            trial = whitened - np.clip((gradient - along) / (1 + damping), -_LARGEST, _LARGEST)
+            new = self._towards(trial, design, elsewhere)
+            gain = cost - _cost(new[1], y, sigma, trial)
+            damping = float(np.clip(damping / 5 if gain > 0 else damping * 4, 1e-9, 1e9))
+            if gain > 0:
+                whitened, (at, found, J), cost = trial, new, cost - gain
+                slope, squares, axes = _principal(J @ self.root / sigma[:, None])
+            if abs(gain) < 1e-4 * (1 + cost) and (gain > 0 or damping > 1e3):
+                break
+        shrunk = (self.root @ axes) * (1 - 1 / np.sqrt(1 + squares))
+        return replace(self, mean=at, root=self.root - shrunk @ axes.T)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, numbers to five digits."""
+        triangle = np.transpose(np.linalg.qr(self.root.T).R)  # the same in half the numbers
+        return {
+            "mean": _short(self.mean),
+            "root": [_short(row[: i + 1]) for i, row in enumerate(triangle)],
+            "known": {
+                part: [_short(row, 12) for row in there] for part, there in self.known.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Belief:
+        """What `to_json` gave."""
+        root = np.zeros((len(data["mean"]),) * 2)
+        for i, row in enumerate(data["root"]):
+            root[i, : len(row)] = row
+        return cls(
+            mean=np.asarray(data["mean"], dtype=float),
+            root=root,
+            known={part: np.asarray(data["known"][part], dtype=float) for part in MISFIT_SIGMA},
+        )
+
+    def _towards(
+        self, whitened: Array, design: Design, elsewhere: Array
+    ) -> tuple[Array, Array, Array]:
+        at = self.mean + self.root @ whitened
+        found, J, _ = replace(self, mean=at).linearise(design, elsewhere)
+        return at, found, J
+
+    def design(self, c: Table) -> Design:
+        """How some rows' deltas follow from the known ones."""
+        weights, left = {}, {}
+        for part in MISFIT_SIGMA:
+            unique, back = np.unique(shapes(part, c).round(9), axis=0, return_inverse=True)
+            on_known, unknown = self.weights(part, unique)
+            weights[part] = on_known[back]
+            left[part] = np.maximum(np.diag(unknown), 0.0)[back]
+        return Design(columns=c, weights=weights, left=left)
+
+    def linearise(self, design: Design, elsewhere: Array) -> tuple[Array, Array, Array]:
+        """log(s) of an iteration at the mean, its derivatives, and the variance of unknown deltas.
+
+        Returns:
+            Shapes (rows,), (rows, p) and (rows,).
+        """
+        theta, factors = self.mean[: len(PARAMETERS)], self.mean[len(PARAMETERS) : _HEAD]
+        log_factor = factors[:, None] * elsewhere
+        for part, weights in design.weights.items():
+            log_factor[PARTS.index(part)] += weights @ self.mean[self.place(part)]
+        share, total, slopes = _with_slopes(theta, design.columns, np.exp(log_factor))
+        J = np.zeros((len(total), len(self.mean)))
+        J[:, : len(PARAMETERS)] = slopes
+        J[:, len(PARAMETERS) : _HEAD] = (share * elsewhere).T
+        unknown = np.zeros(len(total))
+        for part, weights in design.weights.items():
+            own = share[PARTS.index(part)]
+            J[:, self.place(part)] = own[:, None] * weights
+            unknown += own**2 * design.left[part]
+        return np.log(total), J, unknown
+
+
+def _with_slopes(theta: Array, c: Table, factor: Array) -> tuple[Array, Array, Array]:
+    """Shares of the parts, seconds, and the derivatives of their logarithm by the parameters."""
+    found = llm_law.parts(theta, c) * factor
+    total = found.sum(axis=0)
+    slopes = np.empty((len(total), len(theta)))
+    for i in range(len(theta)):
+        moved = theta.copy()
+        moved[i] += _STEP
+        slopes[:, i] = np.log((llm_law.parts(moved, c) * factor).sum(axis=0) / total) / _STEP
+    return found / total, total, slopes
+
+
+def _principal(slope: Array) -> tuple[Array, Array, Array]:
+    """Squared singular values of what rows tell, and their directions, by the smaller product."""
+    if len(slope) < slope.shape[1]:
+        squares, across = np.linalg.eigh(slope @ slope.T)
+        told = squares > 1e-9
+        axes = slope.T @ across[:, told] / np.sqrt(squares[told])
+        return slope, squares[told], axes
+    squares, axes = np.linalg.eigh(slope.T @ slope)
+    return slope, np.maximum(squares, 0.0), axes
+
+
+def _cost(found: Array, y: Array, sigma: Array, whitened: Array) -> float:
+    return float((((found - y) / sigma) ** 2).sum() + whitened @ whitened)
+
+
+def _short(values: Array, digits: int = 5) -> list[float]:
+    return [float(f"{value:.{digits}g}") for value in values]
