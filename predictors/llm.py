@@ -26,16 +26,23 @@ from predictors.llm_law import COLUMNS, Table
 from predictors.llm_rows import llm_rows
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from planner.core.distribution import Array
+
+    Mask = NDArray[np.bool_]
 
 PRIOR_FILE = Path(__file__).parent / "data" / "llm.json"
 _SHAPE = ("hidden_size", "attention_heads", "seq_len")
+_LAYOUT = ("tp", "dp", "pp")
 _ARCHITECTURE = (*_SHAPE, "num_layers")
 _OTHER_GPU, _UNKNOWN_GPU = 0.25, 1.0
 """Standard deviation of the logarithm on a GPU type that was not fitted: peaks known, or not."""
 _FITS = 3
 _WIDTHS = np.geomspace(0.1, 4.0, 75)
-_MEAN_INSIDE, _WORST_INSIDE = 0.91, 0.80
+_NEW_SHAPE = 1.25
+"""Width at new shapes where only one hidden size was fitted: a guess."""
+_MEAN_INSIDE, _WORST_INSIDE = 0.92, 0.85
 _Z95 = 1.6448536269514722
 _CHUNK = 8192
 
@@ -56,9 +63,12 @@ class LlmRegressor(Estimator):
         belief_: What is known of the law.
         noise_: Standard deviation of the logarithm of the fitted rows.
         width_: Factor of the standard deviation at fitted shapes, from held-out architectures.
+        new_width_: The same at other shapes, from held-out hidden sizes.
         gpus_: GPU types of the fitted rows.
         shapes_: Hidden sizes, heads and sequence lengths of the fitted rows.
-        probes_: Parallelism and batches of the probes; None before `adapt`.
+        layouts_: Their parallelism.
+        probes_: Probed configurations; None before `adapt`.
+        differs_: Whether the probes do not look like the fitted rows.
         n_features_in_: Number of columns.
     """
 
@@ -68,7 +78,7 @@ class LlmRegressor(Estimator):
         gpu: str = "A100",
         network_gb_per_s: float = 50.0,
         noise_sigma: float = 0.001,
-        probe_sigma: float = 0.03,
+        probe_sigma: float = 0.05,
     ) -> None:
         self.gpu = gpu
         self.network_gb_per_s = network_gb_per_s
@@ -89,10 +99,12 @@ class LlmRegressor(Estimator):
         log_s = np.log(targets(y, len(c["tp"]), unit="s"))
         self.gpus_: tuple[str, ...] = tuple(sorted(set(gpus)))
         self.shapes_: Array = np.unique(_columns(c, _SHAPE), axis=0)
+        self.layouts_: Array = np.unique(_columns(c, _LAYOUT), axis=0)
         self.probes_: Array | None = None
+        self.differs_ = False
         self.n_features_in_ = len(COLUMNS)
         self.belief_, self.noise_ = self._learn(c, log_s)
-        self.width_ = self._calibrate(c, log_s)
+        self.width_, self.new_width_ = self._calibrate(c, log_s)
         return self
 
     def _learn(self, c: Table, log_s: Array) -> tuple[Belief, float]:
@@ -109,28 +121,34 @@ class LlmRegressor(Estimator):
             noise = rms
         return found, noise
 
-    def _calibrate(self, c: Table, log_s: Array) -> float:
-        """The width at which held-out architectures of fitted shapes would have been covered."""
+    def _calibrate(self, c: Table, log_s: Array) -> tuple[float, float]:
+        """Widths at which held-out architectures, and hidden sizes, would have been covered."""
         _, job = np.unique(_columns(c, _ARCHITECTURE), axis=0, return_inverse=True)
-        scores = []
-        for out in range(int(job.max()) + 1):
-            held, rest = take(c, job == out), take(c, job != out)
-            known = {tuple(shape) for shape in _columns(rest, _SHAPE)}
-            if not all(tuple(shape) in known for shape in _columns(held, _SHAPE)):
-                continue
-            belief, noise = self._learn(rest, log_s[job != out])
-            away = (held["num_nodes"] > 1).astype(float)
-            centre, J, unknown = belief.linearise(belief.design(held), away)
-            sd = np.sqrt(((J @ belief.root) ** 2).sum(axis=1) + unknown + noise**2)
-            scores.append(np.abs(log_s[job == out] - centre) / sd / _Z95)
-        for width in _WIDTHS if scores else ():
-            inside = [float(np.mean(s <= width)) for s in scores]
-            if np.mean(inside) >= _MEAN_INSIDE and min(inside) >= _WORST_INSIDE:
-                return float(width)
-        return float(_WIDTHS[-1]) if scores else 1.0
+        _, hidden = np.unique(c["hidden_size"], return_inverse=True)
+        known, new = [], []
+        for out in [job == j for j in range(job.max() + 1)]:
+            if _within(c, _SHAPE, np.unique(_columns(c, _SHAPE)[~out], axis=0))[out].all():
+                known.append(self._score(c, log_s, out))
+        for out in [hidden == h for h in range(hidden.max() + 1)]:
+            if not out.all():
+                new.append(self._score(c, log_s, out))
+        return _width(known, 1.0), max(_width(new, _NEW_SHAPE), 1.0)
+
+    def _score(self, c: Table, log_s: Array, out: Mask) -> Array:
+        """Errors of the rows left out, in half-widths of their 90 % intervals."""
+        belief, noise = self._learn(take(c, np.flatnonzero(~out)), log_s[~out])
+        held = take(c, np.flatnonzero(out))
+        away = (held["num_nodes"] > 1).astype(float)
+        centre, J, unknown = belief.linearise(belief.design(held), away)
+        sd = np.sqrt(((J @ belief.root) ** 2).sum(axis=1) + unknown + noise**2)
+        score: Array = np.abs(log_s[out] - centre) / sd / _Z95
+        return score
 
     def adapt(self, X: Any, y: Any) -> LlmRegressor:
         """This regressor after probes of the model that is asked for; itself stays as it is.
+
+        Where the probes do not look like the fitted rows, all of the model's parts may differ from
+        theirs; else only those that do anyway, on other GPUs and across nodes.
 
         Args:
             X: Probed configurations, as for `fit`.
@@ -140,12 +158,21 @@ class LlmRegressor(Estimator):
             ValueError: As `fit`.
         """
         self._check_fitted()
-        c, _ = self._rows(X)
+        c, gpus = self._rows(X)
         log_s = np.log(targets(y, len(c["tp"]), unit="s"))
-        sigma = np.full(len(log_s), float(self.probe_sigma))
+        new = self._strange(gpus)
+        here, away = self.belief_.at(c).apart(float(new.max())), self._away(c, new)
+        everywhere = np.ones(len(log_s))
+        alike, other = (
+            here.log_likelihood(c, log_s, self._sigma(where), elsewhere=where)
+            for where in (away, everywhere)
+        )
         adapted = copy(self)
-        adapted.belief_ = self.belief_.at(c).update(c, log_s, sigma, elsewhere=np.ones(len(log_s)))
+        adapted.differs_ = bool(other > alike or np.any(new > 0))
+        away = everywhere if adapted.differs_ else away
+        adapted.belief_ = here.update(c, log_s, self._sigma(away), elsewhere=away)
         adapted.probes_ = _columns(c, COLUMNS)
+        adapted.gpus_ = tuple(sorted({*self.gpus_, *gpus}))
         return adapted
 
     def predict(self, X: Any) -> Array:
@@ -162,8 +189,8 @@ class LlmRegressor(Estimator):
         """Median and standard deviation of the logarithm of a measured iteration; each (n,)."""
         self._check_fitted()
         c, gpus = self._rows(X)
-        new = np.asarray([_strangeness(gpu, self.gpus_) for gpu in gpus])
-        away = self._away(c, new)
+        new = self._strange(gpus)
+        away = np.ones(len(new)) if self.differs_ else self._away(c, new)
         parts = [
             self._moments(take(c, rows), away[rows])
             for start in range(0, len(new), _CHUNK)
@@ -174,16 +201,23 @@ class LlmRegressor(Estimator):
 
     def _moments(self, c: Table, away: Array) -> tuple[Array, Array]:
         centre, J, unknown = self.belief_.linearise(self.belief_.design(c), away)
-        noise = np.where(away > 0, max(self.probe_sigma, self.noise_), self.noise_)
-        sd = np.sqrt(((J @ self.belief_.root) ** 2).sum(axis=1) + unknown + noise**2)
-        alike = (_columns(c, _SHAPE)[:, None, :] == self.shapes_[None]).all(axis=2).any(axis=1)
-        narrow = alike & (away == 0)
-        return centre, sd * np.where(narrow, self.width_, max(self.width_, 1.0))
+        sigma = self._sigma(away)
+        sd = np.sqrt(((J @ self.belief_.root) ** 2).sum(axis=1) + unknown + sigma**2)
+        known = _within(c, _SHAPE, self.shapes_) & _within(c, _LAYOUT, self.layouts_)
+        widths = np.where(known, self.width_, self.new_width_)
+        return centre, sd * np.where(away > 0, 1.0, widths)
+
+    def _sigma(self, away: Array) -> Array:
+        return np.where(away > 0, max(self.probe_sigma, self.noise_), self.noise_)
 
     def _away(self, c: Table, new: Array) -> Array:
         """1.0 where parts may differ from those of the fitted rows by factors of their own."""
-        away = (c["num_nodes"] > 1) | (new > 0) | (self.probes_ is not None)
-        return away.astype(float)
+        return ((c["num_nodes"] > 1) | (new > 0)).astype(float)
+
+    def _strange(self, gpus: Sequence[str]) -> Array:
+        """Standard deviation of the logarithm for each row's GPU type alone."""
+        known = {gpu: _OTHER_GPU if peak_of(gpu) else _UNKNOWN_GPU for gpu in gpus}
+        return np.asarray([0.0 if gpu in self.gpus_ else known[gpu] for gpu in gpus])
 
     def evidence(self, X: Any) -> list[Evidence]:
         """What each row's prediction rests on.
@@ -193,22 +227,23 @@ class LlmRegressor(Estimator):
         """
         self._check_fitted()
         c, gpus = self._rows(X)
-        asked, found = _columns(c, COLUMNS), list[Evidence]()
-        for row, gpu, nodes in zip(asked, gpus, c["num_nodes"], strict=True):
-            if _strangeness(gpu, self.gpus_) > 0:
-                found.append("prior")
-            elif self.probes_ is not None:
-                tried = bool((row == self.probes_).all(axis=1).any())
-                found.append("probe" if tried else "transfer")
-            else:
-                found.append("prior" if nodes > 1 else "history")
-        return found
+        unseen = c["num_nodes"] > 1
+        if self.probes_ is None:
+            tried = np.zeros(len(unseen), bool)
+        else:
+            tried = _within(c, COLUMNS, self.probes_)
+            unseen &= bool(np.all(self.probes_[:, COLUMNS.index("num_nodes")] == 1))
+        known: Evidence = "history" if self.probes_ is None else "transfer"
+        unseen |= self._strange(gpus) > 0
+        return [
+            "prior" if u else "probe" if t else known for u, t in zip(unseen, tried, strict=True)
+        ]
 
     def _rows(self, X: Any) -> tuple[dict[str, Array], list[str]]:
         return llm_rows(X, gpu=self.gpu, network_gb_per_s=self.network_gb_per_s)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; numbers to five digits."""
+        """Plain JSON values."""
         self._check_fitted()
         if self.probes_ is not None:
             raise ValueError("only what was learned of other models is kept, not an adapted one")
@@ -217,8 +252,10 @@ class LlmRegressor(Estimator):
             "belief": self.belief_.to_json(),
             "noise": self.noise_,
             "width": self.width_,
+            "new_width": self.new_width_,
             "gpus": list(self.gpus_),
             "shapes": self.shapes_.tolist(),
+            "layouts": self.layouts_.tolist(),
         }
 
     @classmethod
@@ -237,9 +274,11 @@ class LlmRegressor(Estimator):
         found = cls(**params)
         found.belief_ = Belief.from_json(data["belief"])
         found.noise_, found.width_ = float(data["noise"]), float(data["width"])
+        found.new_width_ = float(data["new_width"])
         found.gpus_ = tuple(data["gpus"])
         found.shapes_ = np.asarray(data["shapes"], dtype=float)
-        found.probes_ = None
+        found.layouts_ = np.asarray(data["layouts"], dtype=float)
+        found.probes_, found.differs_ = None, False
         found.n_features_in_ = len(COLUMNS)
         return found
 
@@ -257,10 +296,19 @@ def _columns(c: Table, names: Sequence[str]) -> Array:
     return np.stack([c[name] for name in names], axis=1)
 
 
-def _strangeness(gpu: str, fitted: Sequence[str]) -> float:
-    if gpu in fitted:
-        return 0.0
-    return _OTHER_GPU if peak_of(gpu) else _UNKNOWN_GPU
+def _within(c: Table, names: Sequence[str], known: Array) -> Mask:
+    """Whether some columns of a row, together, are among known ones."""
+    found: Mask = (_columns(c, names)[:, None, :] == known[None]).all(axis=2).any(axis=1)
+    return found
+
+
+def _width(scores: Sequence[Array], otherwise: float) -> float:
+    """The least width that covers enough of all jobs, and of the worst one."""
+    for width in _WIDTHS:
+        inside = [float(np.mean(score <= width)) for score in scores]
+        if inside and np.mean(inside) >= _MEAN_INSIDE and min(inside) >= _WORST_INSIDE:
+            return float(width)
+    return float(_WIDTHS[-1]) if scores else otherwise
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -276,7 +324,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     X["gpu_type"] = [job.gpu for job in jobs for _ in job.iteration_s]
     model = LlmRegressor().fit(X, np.concatenate([job.iteration_s for job in jobs]))
     args.out.parent.mkdir(exist_ok=True)
-    args.out.write_text(json.dumps(model.to_json()) + "\n", encoding="utf-8")
+    args.out.write_text(json.dumps(model.to_json(), separators=(",", ":")) + "\n", encoding="utf-8")
     return 0
 
 

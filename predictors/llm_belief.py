@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MISFIT_SIGMA: dict[str, float] = {
     "compute": 0.15,
-    "tensor": 0.4,
+    "tensor": 0.6,
     "head": 0.3,
     "embedding": 0.5,
     "data": 0.25,
@@ -46,8 +46,13 @@ ELSEWHERE_SIGMA: dict[str, float] = {
     "data": 0.4,
     "fixed": 0.5,
 }
-"""Standard deviation of the logarithm of a part in another job or on another cluster."""
-_UPDATES = 40
+"""Standard deviation of the logarithm of a part in another job or on another cluster, alone."""
+_TOGETHER_SIGMA = 0.15
+"""The same of all parts together: clocks, software, stragglers."""
+_FLOORS = (0.1, 0.02, 0.0)
+"""Least noise while the law's parameters, then the deltas, find their place: exact rows all at once
+lead to whatever optimum is near."""
+_STEPS = 40
 _LARGEST = 2.0
 """Bound of a step, in standard deviations of what is updated."""
 _STEP = 1e-5
@@ -115,10 +120,11 @@ class Belief:
             c: Rows whose shapes will be needed.
         """
         mean, sd = llm_law.prior()
-        elsewhere = np.asarray([ELSEWHERE_SIGMA[part] for part in PARTS])
+        apart = np.asarray([ELSEWHERE_SIGMA[part] for part in PARTS])
+        together = np.repeat([0.0, _TOGETHER_SIGMA], [len(sd), len(PARTS)])
         none = cls(
             mean=np.concatenate([mean, np.zeros(len(PARTS))]),
-            root=np.diag(np.concatenate([sd, elsewhere])),
+            root=np.column_stack([np.diag(np.concatenate([sd, apart])), together]),
             known={part: np.zeros((0, shapes(part, c).shape[1])) for part in MISFIT_SIGMA},
         )
         return none.at(c)
@@ -181,31 +187,63 @@ class Belief:
             sigma: Standard deviation of each measurement's logarithm.
             elsewhere: Of each row, whether the factors of parts count (1.0) or not (0.0).
         """
-        whitened, design = np.zeros(self.root.shape[1]), self.design(c)
-        at, found, J = self._towards(whitened, design, elsewhere)
-        cost, damping = _cost(found, y, sigma, whitened), 1e-2
-        slope, squares, axes = _principal(J @ self.root / sigma[:, None])
-        for _ in range(_UPDATES):
-            gradient = slope.T @ ((found - y) / sigma) + whitened
+        design, at = self.design(c), np.zeros(self.root.shape[1])
+        for floor in _FLOORS:
+            at, slope = self._most_probable(design, y, np.maximum(sigma, floor), elsewhere, at)
+        squares, axes = _principal(slope)
+        shrunk = (self.root @ axes) * (1 - 1 / np.sqrt(1 + squares))
+        return replace(self, mean=self.mean + self.root @ at, root=self.root - shrunk @ axes.T)
+
+    def apart(self, sigma: float) -> Belief:
+        """The same with all parts together elsewhere unsure by so much more, of the logarithm."""
+        more = np.zeros((len(self.mean), 1))
+        more[len(PARAMETERS) : _HEAD] = sigma
+        return replace(self, root=np.concatenate([self.root, more], axis=1))
+
+    def log_likelihood(self, c: Table, y: Array, sigma: Array, *, elsewhere: Array) -> float:
+        """Log density of some rows as this belief foresees them, without the constant.
+
+        Args: as for `update`.
+        """
+        found, J, unknown = self.linearise(self.design(c), elsewhere)
+        foreseen = J @ self.root
+        covariance = foreseen @ foreseen.T + np.diag(unknown + sigma**2)
+        left = y - found
+        _, size = np.linalg.slogdet(covariance)
+        return -0.5 * float(size + left @ np.linalg.solve(covariance, left))
+
+    def _most_probable(
+        self, design: Design, y: Array, sigma: Array, elsewhere: Array, start: Array
+    ) -> tuple[Array, Array]:
+        """Where the posterior is highest, whitened, and what the rows tell there."""
+
+        def at(point: Array) -> tuple[Array, Array]:
+            moved = replace(self, mean=self.mean + self.root @ point)
+            found, J, _ = moved.linearise(design, elsewhere)
+            return (found - y) / sigma, J @ self.root / sigma[:, None]
+
+        here, (left, slope), damping = start, at(start), 1e-2
+        cost, (squares, axes) = float(left @ left + here @ here), _principal(slope)
+        for _ in range(_STEPS):
+            gradient = slope.T @ left + here
             along = axes @ (squares / (1 + damping + squares) * (axes.T @ gradient))
-            trial = whitened - np.clip((gradient - along) / (1 + damping), -_LARGEST, _LARGEST)
-            new = self._towards(trial, design, elsewhere)
-            gain = cost - _cost(new[1], y, sigma, trial)
+            trial = here - np.clip((gradient - along) / (1 + damping), -_LARGEST, _LARGEST)
+            new_left, new_slope = at(trial)
+            gain = cost - float(new_left @ new_left + trial @ trial)
             damping = float(np.clip(damping / 5 if gain > 0 else damping * 4, 1e-9, 1e9))
             if gain > 0:
-                whitened, (at, found, J), cost = trial, new, cost - gain
-                slope, squares, axes = _principal(J @ self.root / sigma[:, None])
-            if abs(gain) < 1e-4 * (1 + cost) and (gain > 0 or damping > 1e3):
+                here, left, slope, cost = trial, new_left, new_slope, cost - gain
+                squares, axes = _principal(slope)
+            if abs(gain) < 1e-5 * (1 + cost) and (gain > 0 or damping > 1e3):
                 break
-        shrunk = (self.root @ axes) * (1 - 1 / np.sqrt(1 + squares))
-        return replace(self, mean=at, root=self.root - shrunk @ axes.T)
+        return here, slope
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, numbers to five digits."""
+        """Plain JSON values, the covariance to four digits."""
         triangle = np.transpose(np.linalg.qr(self.root.T).R)  # the same in half the numbers
         return {
-            "mean": _short(self.mean),
-            "root": [_short(row[: i + 1]) for i, row in enumerate(triangle)],
+            "mean": _short(self.mean, 6),
+            "root": [_short(row[: i + 1], 4) for i, row in enumerate(triangle)],
             "known": {
                 part: [_short(row, 12) for row in there] for part, there in self.known.items()
             },
@@ -274,20 +312,16 @@ def _with_slopes(theta: Array, c: Table, factor: Array) -> tuple[Array, Array, A
     return found / total, total, slopes
 
 
-def _principal(slope: Array) -> tuple[Array, Array, Array]:
+def _principal(slope: Array) -> tuple[Array, Array]:
     """Squared singular values of what rows tell, and their directions, by the smaller product."""
     if len(slope) < slope.shape[1]:
         squares, across = np.linalg.eigh(slope @ slope.T)
         told = squares > 1e-9
         axes = slope.T @ across[:, told] / np.sqrt(squares[told])
-        return slope, squares[told], axes
+        return squares[told], axes
     squares, axes = np.linalg.eigh(slope.T @ slope)
-    return slope, np.maximum(squares, 0.0), axes
+    return np.maximum(squares, 0.0), axes
 
 
-def _cost(found: Array, y: Array, sigma: Array, whitened: Array) -> float:
-    return float((((found - y) / sigma) ** 2).sum() + whitened @ whitened)
-
-
-def _short(values: Array, digits: int = 5) -> list[float]:
+def _short(values: Array, digits: int) -> list[float]:
     return [float(f"{value:.{digits}g}") for value in values]

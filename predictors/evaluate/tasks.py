@@ -12,7 +12,8 @@ A3     9 probes (those of A2; 4 GPUs of one node at the highest batch; 8 GPUs of
 B1     the job on one GPU type, and other jobs on both types, on one GPU each; the job on the
        other type. Also with one probe there, at the middle of the batches
 C1     the smallest system of a family in MLPerf; the time to train on its larger ones
-E1     language models on at most 8 GPUs, of other architectures; this architecture there
+E1     language models on at most 8 GPUs, of other architectures; this architecture there.
+       Also from models of other hidden sizes alone
 E2     3 probes of a language model at the fewest of its 64 to 512 GPUs; the rest of those
 E3     the same from training rows alone
 =====  ===================================================================================
@@ -323,21 +324,25 @@ def _llm_cases(task: str, job: LlmJob, training: Measurements) -> Iterator[Case]
         return
     # Iterations at other sizes of the judged architecture would give it away in E1; what is
     # asked of larger clusters may rest on any measurement within a node.
-    rest = tuple(o for o in training.llm if o.architecture != job.architecture)
-    yield Case(
-        question=Question(
-            task=task,
-            job=job.name,
-            gpu=job.gpu,
-            probe_gpu=job.gpu,
-            probes=take(c, probes),
-            probe_s=job.iteration_s[probes],
-            asked={name: c[name][rows] for name in LLM_COLUMNS},
-            training=Measurements(steps=training.steps, llm=rest),
-        ),
-        true_s=job.iteration_s[rows],
-        splits={"all": np.ones(len(rows), bool)},
-    )
+    rest = {"all": tuple(o for o in training.llm if o.architecture != job.architecture)}
+    if small:
+        hidden = job.architecture[0]
+        rest["new_hidden_size"] = tuple(o for o in rest["all"] if o.architecture[0] != hidden)
+    for split, learned in rest.items():
+        yield Case(
+            question=Question(
+                task=task,
+                job=job.name,
+                gpu=job.gpu,
+                probe_gpu=job.gpu,
+                probes=take(c, probes),
+                probe_s=job.iteration_s[probes],
+                asked={name: c[name][rows] for name in LLM_COLUMNS},
+                training=Measurements(steps=training.steps, llm=learned),
+            ),
+            true_s=job.iteration_s[rows],
+            splits={split: np.ones(len(rows), bool)},
+        )
 
 
 def _cheapest(columns: Table, rows: NDArray[np.intp], count: int) -> NDArray[np.intp]:
