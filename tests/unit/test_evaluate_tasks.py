@@ -147,6 +147,11 @@ def test_language_models_are_asked_by_size_of_the_cluster(measured: Measurements
         learned = {job.architecture for job in case.question.training.llm}
         assert (case.question.asked["hidden_size"][0], 16, 24, 1024) not in learned
         assert len(case.question.probe_s) == 0
+    harder = [case for case in small if "new_hidden_size" in case.splits]
+    assert len(harder) == len(small) / 2
+    for case in harder:
+        learned = {job.architecture for job in case.question.training.llm}
+        assert case.question.asked["hidden_size"][0] not in {hidden for hidden, *_ in learned}
     (probed,) = all_cases(measured, "E2")
     assert probed.question.probes["num_gpus"].tolist() == [64, 64, 128]
     (blind,) = all_cases(measured, "E3")
