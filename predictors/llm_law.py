@@ -89,7 +89,6 @@ PARAMETERS: tuple[str, ...] = tuple(PRIOR)
 
 VOCABULARY = 50304.0
 """GPT-2's, padded as Megatron-LM does; the columns do not tell."""
-GPUS_PER_NODE = 8.0
 MEMORY_BYTES = 40e9
 """Of a GPU, for whether activations must be recomputed."""
 _ROUNDED = 4.0

@@ -13,6 +13,8 @@ from predictors.llm_law import COLUMNS, MACHINE, micro_batches
 if TYPE_CHECKING:
     from planner.core.distribution import Array
 
+GPUS_PER_NODE = 8.0
+"""Where nobody tells how many nodes there are."""
 _STANDS_IN = "A100"
 """Whose peaks are taken for those of a type that nobody knows."""
 
@@ -22,7 +24,7 @@ def llm_rows(X: Any, *, gpu: str, network_gb_per_s: float) -> tuple[dict[str, Ar
 
     Args:
         X: DataFrame, structured array or mapping with `llm_law.COLUMNS`, and with `gpu_type` where
-            rows differ in it.
+            rows differ in it. Nodes that are missing or not-a-number hold 8 GPUs each.
         gpu: GPU type of rows that do not tell.
         network_gb_per_s: Of a node, for all its GPUs together, 1e9 bytes/s.
 
@@ -34,10 +36,14 @@ def llm_rows(X: Any, *, gpu: str, network_gb_per_s: float) -> tuple[dict[str, Ar
             be divided as asked.
     """
     raw = _raw(X)
-    missing = [name for name in COLUMNS if name not in raw]
+    missing = [name for name in COLUMNS if name not in raw and name != "num_nodes"]
     if missing:
         raise ValueError(f"missing columns {missing}; there are {sorted(raw)}")
-    c = {name: np.asarray(raw[name], dtype=float) for name in COLUMNS}
+    c = {name: np.asarray(raw[name], dtype=float) for name in COLUMNS if name in raw}
+    nodes = np.ceil(c["num_gpus"] / GPUS_PER_NODE)
+    told = c.setdefault("num_nodes", np.full(nodes.shape, np.nan))
+    if told.shape == nodes.shape:
+        c["num_nodes"] = np.where(np.isnan(told), nodes, told)
     sizes = {name: column.shape for name, column in c.items()}
     if len(set(sizes.values())) > 1 or c["tp"].ndim != 1:
         raise ValueError(f"columns must be vectors of one length: {sizes}")

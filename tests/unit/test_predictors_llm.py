@@ -345,6 +345,13 @@ def test_missing_columns_and_wrong_times_are_refused() -> None:
             bundled().adapt(row, [wrong])
 
 
+def test_nodes_that_nobody_tells_hold_eight_gpus() -> None:
+    row = one()
+    blank = {**row, "num_nodes": np.asarray([np.nan])}
+    without = {name: row[name] for name in COLUMNS if name != "num_nodes"}
+    assert bundled().predict(blank) == bundled().predict(without) == bundled().predict(row)
+
+
 def test_other_gpus_scale_by_their_peaks_and_are_unsure() -> None:
     model, row = bundled(), one(hidden_size=8192, num_layers=48, tp=8, dp=8)
     a100, h100, unheard = (
