@@ -56,6 +56,8 @@ _STEPS = 40
 _LARGEST = 2.0
 """Bound of a step, in standard deviations of what is updated."""
 _STEP = 1e-5
+_UNIT = 1e-6
+"""Far below the noise of any row, and its multiples are short to write."""
 _HEAD = len(PARAMETERS) + len(PARTS)
 
 
@@ -239,11 +241,13 @@ class Belief:
         return here, slope
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, the covariance to four digits."""
+        """Plain JSON values; the covariance's root in whole `_UNIT`s."""
         triangle = np.transpose(np.linalg.qr(self.root.T).R)  # the same in half the numbers
         return {
             "mean": _short(self.mean, 6),
-            "root": [_short(row[: i + 1], 4) for i, row in enumerate(triangle)],
+            "root": [
+                [round(float(v) / _UNIT) for v in row[: i + 1]] for i, row in enumerate(triangle)
+            ],
             "known": {
                 part: [_short(row, 12) for row in there] for part, there in self.known.items()
             },
@@ -254,7 +258,7 @@ class Belief:
         """What `to_json` gave."""
         root = np.zeros((len(data["mean"]),) * 2)
         for i, row in enumerate(data["root"]):
-            root[i, : len(row)] = row
+            root[i, : len(row)] = np.asarray(row) * _UNIT
         return cls(
             mean=np.asarray(data["mean"], dtype=float),
             root=root,
