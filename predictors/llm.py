@@ -40,8 +40,6 @@ _ARCHITECTURE = (*_SHAPE, "num_layers")
 _OTHER_GPU, _UNKNOWN_GPU = 0.25, 1.0
 """Standard deviation of the logarithm on a GPU type that was not fitted: peaks known, or not."""
 _FITS = 3
-_NEW_SHAPE = 1.25
-"""Width at new shapes where only one hidden size was fitted: a guess."""
 _LEVEL = 0.9
 _Z95 = 1.6448536269514722
 _CHUNK = 8192
@@ -132,7 +130,7 @@ class LlmRegressor(Estimator):
         for out in [hidden == h for h in range(hidden.max() + 1)]:
             if not out.all():
                 new.append(self._score(c, log_s, out))
-        return _width(known) or 1.0, max(_width(new) or _NEW_SHAPE, 1.0)
+        return _width(known) or 1.0, _width(new) or 1.0
 
     def _score(self, c: Table, log_s: Array, out: Mask) -> Array:
         """Errors of the rows left out, in half-widths of their 90 % intervals."""
@@ -203,8 +201,10 @@ class LlmRegressor(Estimator):
         centre, J, unknown = self.belief_.linearise(self.belief_.design(c), away)
         sigma = self._sigma(away)
         sd = np.sqrt(((J @ self.belief_.root) ** 2).sum(axis=1) + unknown + sigma**2)
-        known = _within(c, _SHAPE, self.shapes_) & _within(c, _LAYOUT, self.layouts_)
+        known = _within(c, _SHAPE, self.shapes_)
         widths = np.where(known, self.width_, self.new_width_)
+        # No held-out rows tell of layouts that nobody fitted: nothing is taken off there.
+        widths = np.where(_within(c, _LAYOUT, self.layouts_), widths, np.maximum(widths, 1.0))
         return centre, sd * np.where(away > 0, 1.0, widths)
 
     def _sigma(self, away: Array) -> Array:

@@ -25,19 +25,18 @@ from predictors.llm_law import PARAMETERS, PARTS, Table
 if TYPE_CHECKING:
     from planner.core.distribution import Array
 
-MISFIT_SIGMA: dict[str, float] = {
-    "compute": 0.15,
-    "tensor": 0.6,
-    "head": 0.3,
-    "embedding": 0.5,
-    "data": 0.25,
-    "fixed": 1.0,
+MISFIT: dict[str, tuple[float, float]] = {
+    "compute": (0.2, 0.5),
+    "tensor": (0.6, 0.2),
+    "head": (0.2, 0.1),
+    "embedding": (0.5, 0.2),
+    "data": (0.25, 0.2),
+    "fixed": (1.0, 0.2),
 }
-"""Prior standard deviation of delta, by part; the others are as the law says."""
-_ROUGH = 0.2
-"""Share of it that differs between shapes however near: kernels are chosen by size."""
+"""Prior standard deviation of delta, by part, and the share of its variance that differs between
+shapes however near, as kernels are chosen by size. Parts that are left out are as the law says."""
 ELSEWHERE_SIGMA: dict[str, float] = {
-    "compute": 0.15,
+    "compute": 0.1,
     "tensor": 0.3,
     "head": 0.2,
     "embedding": 0.3,
@@ -81,7 +80,8 @@ def alike(part: str, here: Array, there: Array) -> Array:
     distance = ((here[:, None, :] - there[None, :, :]) ** 2).sum(axis=2)
     smooth = np.exp(-0.5 * distance)
     same = (distance < 1e-12).astype(float)
-    result: Array = MISFIT_SIGMA[part] ** 2 * ((1 - _ROUGH) * smooth + _ROUGH * same)
+    sigma, rough = MISFIT[part]
+    result: Array = sigma**2 * ((1 - rough) * smooth + rough * same)
     return result
 
 
@@ -127,14 +127,14 @@ class Belief:
         none = cls(
             mean=np.concatenate([mean, np.zeros(len(PARTS))]),
             root=np.column_stack([np.diag(np.concatenate([sd, apart])), together]),
-            known={part: np.zeros((0, shapes(part, c).shape[1])) for part in MISFIT_SIGMA},
+            known={part: np.zeros((0, shapes(part, c).shape[1])) for part in MISFIT},
         )
         return none.at(c)
 
     def at(self, c: Table) -> Belief:
         """The same with deltas at the shapes of further rows."""
         found = self
-        for part in MISFIT_SIGMA:
+        for part in MISFIT:
             asked = np.unique(shapes(part, c).round(9), axis=0)
             old = found.known[part]
             apart = ((asked[:, None, :] - old[None, :, :]) ** 2).sum(axis=2) > 1e-12
@@ -262,7 +262,7 @@ class Belief:
         return cls(
             mean=np.asarray(data["mean"], dtype=float),
             root=root,
-            known={part: np.asarray(data["known"][part], dtype=float) for part in MISFIT_SIGMA},
+            known={part: np.asarray(data["known"][part], dtype=float) for part in MISFIT},
         )
 
     def _towards(
@@ -275,7 +275,7 @@ class Belief:
     def design(self, c: Table) -> Design:
         """How some rows' deltas follow from the known ones."""
         weights, left = {}, {}
-        for part in MISFIT_SIGMA:
+        for part in MISFIT:
             unique, back = np.unique(shapes(part, c).round(9), axis=0, return_inverse=True)
             on_known, unknown = self.weights(part, unique)
             weights[part] = on_known[back]
