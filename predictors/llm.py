@@ -40,6 +40,8 @@ _ARCHITECTURE = (*_SHAPE, "num_layers")
 _OTHER_GPU, _UNKNOWN_GPU = 0.25, 1.0
 """Standard deviation of the logarithm on a GPU type that was not fitted: peaks known, or not."""
 _FITS = 3
+_ODD = 2.5
+"""Standard deviations from the median of probes at which one hardly counts."""
 _LEVEL = 0.9
 _Z95 = 1.6448536269514722
 _CHUNK = 8192
@@ -161,17 +163,25 @@ class LlmRegressor(Estimator):
         new = self._strange(gpus)
         here, away = self.belief_.at(c).apart(float(new.max())), self._away(c, new)
         everywhere = np.ones(len(log_s))
-        alike, other = (
-            here.log_likelihood(c, log_s, self._sigma(where), elsewhere=where)
-            for where in (away, everywhere)
-        )
+        sigma = [self._odd(here, c, log_s, where) for where in (away, everywhere)]
+        alike = here.log_likelihood(c, log_s, sigma[0], elsewhere=away)
+        other = here.log_likelihood(c, log_s, sigma[1], elsewhere=everywhere)
         adapted = copy(self)
         adapted.differs_ = bool(other > alike or np.any(new > 0))
-        away = everywhere if adapted.differs_ else away
-        adapted.belief_ = here.update(c, log_s, self._sigma(away), elsewhere=away)
+        i, where = (1, everywhere) if adapted.differs_ else (0, away)
+        adapted.belief_ = here.update(c, log_s, sigma[i], elsewhere=where)
         adapted.probes_ = _columns(c, COLUMNS)
         adapted.gpus_ = tuple(sorted({*self.gpus_, *gpus}))
         return adapted
+
+    def _odd(self, belief: Belief, c: Table, log_s: Array, away: Array) -> Array:
+        """Noise of probes: more of one that is off from where the others are, as on a busy node."""
+        everywhere = np.ones(len(log_s))
+        found, covariance = belief.foresee(c, everywhere)
+        off = log_s - found
+        off = np.abs(off - np.median(off))
+        limit = _ODD * np.sqrt(np.diag(covariance) + self._sigma(everywhere) ** 2)
+        return np.where(off > limit, off, self._sigma(away))
 
     def predict(self, X: Any) -> Array:
         """Median iteration times, s, shape (n,)."""

@@ -202,14 +202,19 @@ class Belief:
         more[len(PARAMETERS) : _HEAD] = sigma
         return replace(self, root=np.concatenate([self.root, more], axis=1))
 
+    def foresee(self, c: Table, elsewhere: Array) -> tuple[Array, Array]:
+        """log(s) of some rows, and the covariance of its errors, without their noise."""
+        found, J, unknown = self.linearise(self.design(c), elsewhere)
+        foreseen = J @ self.root
+        return found, foreseen @ foreseen.T + np.diag(unknown)
+
     def log_likelihood(self, c: Table, y: Array, sigma: Array, *, elsewhere: Array) -> float:
         """Log density of some rows as this belief foresees them, without the constant.
 
         Args: as for `update`.
         """
-        found, J, unknown = self.linearise(self.design(c), elsewhere)
-        foreseen = J @ self.root
-        covariance = foreseen @ foreseen.T + np.diag(unknown + sigma**2)
+        found, covariance = self.foresee(c, elsewhere)
+        covariance = covariance + np.diag(sigma**2)
         left = y - found
         _, size = np.linalg.slogdet(covariance)
         return -0.5 * float(size + left @ np.linalg.solve(covariance, left))
@@ -264,13 +269,6 @@ class Belief:
             root=root,
             known={part: np.asarray(data["known"][part], dtype=float) for part in MISFIT},
         )
-
-    def _towards(
-        self, whitened: Array, design: Design, elsewhere: Array
-    ) -> tuple[Array, Array, Array]:
-        at = self.mean + self.root @ whitened
-        found, J, _ = replace(self, mean=at).linearise(design, elsewhere)
-        return at, found, J
 
     def design(self, c: Table) -> Design:
         """How some rows' deltas follow from the known ones."""

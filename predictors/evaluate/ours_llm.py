@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from predictors.evaluate.data import LLM_COLUMNS, LlmJob
+from predictors.evaluate.data import LLM_COLUMNS
 from predictors.evaluate.tasks import Question
-from predictors.features import take
 from predictors.llm import LlmRegressor
 
 if TYPE_CHECKING:
@@ -21,22 +20,24 @@ def language(question: Question) -> Array | None:
 
     None where there is nothing to learn from.
     """
-    one_node = [job.columns["num_nodes"] == 1 for job in question.training.llm]
-    X, y = _pooled(question.training.llm, one_node)
-    if not len(y):
+    tables = [
+        np.stack([*(job.columns[name] for name in LLM_COLUMNS), job.iteration_s], axis=1)
+        for job in question.training.llm
+    ]
+    one_node = [t[~(t[:, LLM_COLUMNS.index("num_nodes")] > 1)] for t in tables]
+    gpus = [job.gpu for job, t in zip(question.training.llm, one_node, strict=True) for _ in t]
+    if not gpus:
         return None
-    model = LlmRegressor(gpu=question.gpu).fit(X, y)
+    model = _fitted(question.gpu, np.concatenate(one_node).tobytes(), tuple(gpus))
     if len(question.probe_s):
         model = model.adapt(question.probes, question.probe_s)
     return model.predict_distribution(question.asked)
 
 
-def _pooled(jobs: Sequence[LlmJob], chosen: Sequence[Any]) -> tuple[dict[str, Any], Array]:
-    tables = [take(job.columns, rows) for job, rows in zip(jobs, chosen, strict=True)]
-    X: dict[str, Any] = {
-        name: np.concatenate([np.zeros(0), *(table[name] for table in tables)])
-        for name in LLM_COLUMNS
-    }
-    times = [job.iteration_s[rows] for job, rows in zip(jobs, chosen, strict=True)]
-    X["gpu_type"] = [job.gpu for job, t in zip(jobs, times, strict=True) for _ in t]
-    return X, np.concatenate([np.zeros(0), *times])
+@lru_cache(maxsize=2)
+def _fitted(gpu: str, table: bytes, gpus: tuple[str, ...]) -> LlmRegressor:
+    """Questions about other models often come with the same rows: these are fitted once."""
+    values = np.frombuffer(table).reshape(len(gpus), -1)
+    X: dict[str, Any] = {name: values[:, i] for i, name in enumerate(LLM_COLUMNS)}
+    X["gpu_type"] = gpus
+    return LlmRegressor(gpu=gpu).fit(X, values[:, -1])

@@ -212,6 +212,20 @@ def test_probes_that_look_like_the_library_do_not_unsettle_it(
     assert np.median(slow.predict(deeper) / real) == pytest.approx(1.6, rel=0.1)
 
 
+@pytest.mark.parametrize("nodes_apart", [True, False])
+def test_one_slow_probe_is_not_believed(
+    learned: tuple[LlmRegressor, Rows], nodes_apart: bool
+) -> None:
+    model, _ = learned
+    asked = rows((LARGE,), (24,), gpus=(64,) if nodes_apart else (8,), sequences=16)
+    real = model.predict(asked)
+    probes = [0, 3, 6, 9]
+    measured = real[probes] * np.asarray([1.0, 1.0, 10.0, 1.0])
+    tried = {name: column[probes] for name, column in asked.items()}
+    adapted = model.adapt(tried, measured)
+    assert np.abs(adapted.predict(asked) / real - 1).mean() < 0.1
+
+
 def test_noise_in_the_rows_shows_as_width(learned: tuple[LlmRegressor, Rows]) -> None:
     c = rows((SMALL,), (12, 16), gpus=(8,))
     exact = truth(c)
