@@ -34,6 +34,7 @@ one minute to the next: so much of the one is taken for the other, up to a limit
 also once runs finished: those may have had the machine for themselves."""
 _PRIOR_RUNS = 6.0
 _LARGEST_SCORE = 0.5
+_PRIOR_UNITS = 4.0
 _Z95 = 1.6448536269514722
 
 
@@ -80,6 +81,28 @@ class Calibration:
         spread = np.hypot(spread, unsteady * np.abs(z))
         result: Array = middle * np.exp(np.sign(z) * spread)
         return np.maximum.accumulate(result, axis=1)
+
+
+def width_factor(scores: Sequence[Array], units: int) -> float:
+    """Factor on standard deviations of step times that makes their 90 % intervals hold.
+
+    The factor that would have covered 90 % of the held-out rows, jobs counting the same (the rows
+    of one job are far from exchangeable), moved towards 1 as if `_PRIOR_UNITS` more jobs or
+    clusters had said so.
+
+    Args:
+        scores: Of each held-out job: |log(measured / median)| in standard deviations, (rows,).
+        units: How many jobs, or clusters where whole ones were held out, this rests on.
+    """
+    useful = [score for score in scores if len(score)]
+    if not useful:
+        return 1.0
+    score = np.concatenate(useful)
+    weight = np.concatenate([np.full(len(s), 1 / len(s)) for s in useful])
+    order = np.argsort(score)
+    share = np.cumsum(weight[order]) / weight.sum()
+    needed = score[order][min(int(np.searchsorted(share, LEVEL)), len(score) - 1)] / _Z95
+    return float(np.clip(needed, 0.3, 3.0) ** (units / (units + _PRIOR_UNITS)))
 
 
 def calibrate(finished: Sequence[tuple[Distribution, float]]) -> Calibration:

@@ -56,10 +56,14 @@ PEAKS: dict[str, Peak] = {
 """By type, without separators and in capitals."""
 
 
-def peak_of(gpu: str) -> Peak | None:
-    """The peak of a GPU type, by the longest known type that its name begins with."""
+def type_of(gpu: str) -> str:
+    """A GPU's type: the longest known one that its name begins with, else its plain name."""
     name = (
         "".join(c for c in gpu.upper() if c.isalnum()).removeprefix("NVIDIA").removeprefix("TESLA")
     )
-    known = [key for key in PEAKS if name.startswith(key)]
-    return PEAKS[max(known, key=len)] if known else None
+    return max((key for key in PEAKS if name.startswith(key)), key=len, default=name)
+
+
+def peak_of(gpu: str) -> Peak | None:
+    """The peak of a GPU type, None of one that is not known."""
+    return PEAKS.get(type_of(gpu))

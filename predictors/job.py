@@ -16,10 +16,12 @@ from predictors import features, run_time
 from predictors.conformal import Calibration, calibrate
 from predictors.evidence import measured, unique
 from predictors.job_memory import JobMemory, WorkerMemory, errors_of
+from predictors.prior import bundled
+from predictors.residual import ResidualModel
 from predictors.run_time import RunParts
 from predictors.step_law import compute_per_sample_s
 from predictors.step_time import StepTimeRegressor
-from predictors.transfer import Ratio, learn_residual, machine_ratio
+from predictors.transfer import Ratio, learn_residual, machine_ratio, prior_of
 
 if TYPE_CHECKING:
     from planner.core.distribution import Array
@@ -112,7 +114,7 @@ class ProbedJobPredictor:
     def _fit_machine(self, key: str, probes: Sequence[ProbeResult]) -> _Machine:
         here = [p for p in probes if features.machine_key(p.resources) == key]
         good = [p for p in here if features.is_measured(p)]
-        step = StepTimeRegressor(residual=self.residual_, random_state=self.seed)
+        step = self._step_model(good[0], self.residual_)
         step.fit(*_step_rows(good, step.trial_sigma))
         return _Machine(
             step=step,
@@ -121,6 +123,13 @@ class ProbedJobPredictor:
             rows=len(good),
             unsteadiness=float(np.median([features.unsteadiness(p) for p in good])),
             crowding=max(features.crowding(p) for p in good),
+        )
+
+    def _step_model(self, probe: ProbeResult, learned: ResidualModel | None) -> StepTimeRegressor:
+        """For the machine of a probe: what was learned here goes before what is shipped."""
+        shipped = bundled().residual if probe.resources.gpu else None
+        return StepTimeRegressor(
+            prior=prior_of(probe), residual=learned or shipped, random_state=self.seed
         )
 
     # ---- predicting
@@ -242,14 +251,14 @@ class ProbedJobPredictor:
             here = [p for p in self.probes_ if features.machine_key(p.resources) == key]
             good = [p for p in here if features.is_measured(p)]
             if len({_shape(p.resources, p.knobs) for p in good}) > 1:
-                fresh = StepTimeRegressor(residual=unseen, random_state=self.seed)
+                fresh = self._step_model(good[0], unseen)
                 columns, y, weight = _step_rows(good, fresh.trial_sigma)
                 guess = fresh.leave_one_out(columns, y, weight)
                 time_errors += list(np.abs(guess / y - 1))
             memory_errors += errors_of(here, seed=self.seed)
         calibration = self.calibration_
         return ModelCard(
-            id="step-law-1+trees" if self.residual_ else "step-law-1",
+            id="step-law-2+trees" if self.residual_ else "step-law-2",
             n_train=self.residual_.rows
             if self.residual_
             else sum(m.rows for m in self.machines_.values()),

@@ -1,7 +1,8 @@
-"""What a law misses is alike at neighbouring configurations: a small Gaussian process on log time.
+"""What a law misses is alike at neighbouring placements: a small Gaussian process on log time.
 
-Distances are in octaves of workers per node, nodes, micro-batch and accumulation; the correlation
-is a squared exponential of them (Rasmussen and Williams 2006, equations 2.25 and 2.26).
+Distances are in octaves of workers per node and of nodes; the correlation is a squared exponential
+of them (Rasmussen and Williams 2006, equations 2.25 and 2.26). The micro-batch is no part of it, so
+that a larger one never takes less time.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from predictors.features import Table
+from predictors.features import Table, take
 
 if TYPE_CHECKING:
     from planner.core.distribution import Array
 
-_LENGTHS = {"workers_per_node": 1.0, "nodes": 1.0, "micro_batch": 1.0, "accumulation": 1.5}
+_LENGTHS = {"workers_per_node": 1.0, "nodes": 1.0}
 """Octaves over which misfit is alike."""
 _FEATURES = 256
+_WILD, _WILD_WEIGHT = 1.3, 0.003
 
 
 def interpolate(here: Table, there: Table, *, sigma: float, noise: Array) -> tuple[Array, Array]:
@@ -55,6 +57,40 @@ def alike_noise(here: Table, rng: np.random.Generator, *, size: int) -> Array:
     return result
 
 
+def interpolate_each(columns: Table, misses: Array, *, sigma: float, noise: Array) -> Array:
+    """Misfit at every row as the other rows have it, shape (n,).
+
+    Args:
+        columns: n fitted configurations.
+        misses: Row i holds what the law that had not seen row i misses of all; shape (n, n).
+        sigma: Standard deviation of the misfit.
+        noise: Variance of each row's measurement, shape (n,).
+    """
+    rows = np.arange(len(misses))
+    local = np.zeros(len(misses))
+    for i in rows:
+        others = rows[rows != i]
+        here, there = take(columns, rows[rows == i]), take(columns, others)
+        weights, _ = interpolate(here, there, sigma=sigma, noise=noise[others])
+        local[i] = weights[0] @ misses[i, others]
+    return local
+
+
+def away_sigma(here: Table, there: Table, *, curve: float, octave: float) -> Array:
+    """Standard deviation of the log step that being away from the fitted rows adds, shape (n,).
+
+    Args:
+        here: n configurations.
+        there: Fitted configurations.
+        curve: An octave or more from every fitted micro-batch.
+        octave: Per doubling outside the fitted range.
+    """
+    apart = np.log2(here["micro_batch"])[:, None] - np.log2(there["micro_batch"])[None, :]
+    between = curve * np.sqrt(1 - np.exp(-((apart**2).min(axis=1))))
+    result: Array = np.hypot(between, octave * octaves_outside(here, there))
+    return result
+
+
 def octaves_outside(here: Table, there: Table) -> Array:
     """Doublings beyond the range there, over workers per node, nodes and micro-batch; (n,)."""
     total = np.zeros(len(here["workers"]))
@@ -62,6 +98,21 @@ def octaves_outside(here: Table, there: Table) -> Array:
         asked, seen = np.log2(here[name]), np.log2(there[name])
         total += np.maximum(asked - seen.max(), 0.0) + np.maximum(seen.min() - asked, 0.0)
     return total
+
+
+def credible(columns: Table, y: Array, weight: Array) -> tuple[Array, Array]:
+    """Steps, s, and weights, where a row that more work outruns by far says next to nothing.
+
+    Noise only slows: of two rows at one placement, where the one of less work took much longer, it
+    was slowed by something else, and the other bounds it.
+    """
+    place = np.stack([columns[n] for n in ("workers", "nodes", "workers_per_node")], axis=1)
+    work = np.stack([columns[n] for n in ("micro_batch", "accumulation")], axis=1)
+    alike = (place[:, None] == place[None]).all(axis=2)
+    more = (work[None] >= work[:, None]).all(axis=2) & (work[None] > work[:, None]).any(axis=2)
+    bound = np.where(alike & more, y[None, :], np.inf).min(axis=1)
+    wild = y > _WILD * bound
+    return np.where(wild, bound, y), np.where(wild, _WILD_WEIGHT * weight, weight)
 
 
 def half_spread(deviations: Array, *, below: bool) -> Array:

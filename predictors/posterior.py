@@ -89,6 +89,15 @@ def optimise(
     return Fit(theta=theta, cost=cost, jacobian=jacobian)
 
 
+def robust(residuals: Array, freedom: float) -> Array:
+    """Standardised residuals whose squares grow as minus twice Student's log density.
+
+    So that least squares on them is a fit with Student's t errors, and one wild row pulls little.
+    """
+    result: Array = np.sign(residuals) * np.sqrt((freedom + 1) * np.log1p(residuals**2 / freedom))
+    return result
+
+
 def _cost(value: Array, theta: Array, prior_mean: Array, prior_sd: Array) -> Array:
     prior = ((theta - prior_mean) / prior_sd) ** 2
     result: Array = (value**2).sum(axis=1) + prior.sum(axis=1)

@@ -1,11 +1,14 @@
 """What the step law misses in the same way in every job: a small, shrunken set of trees.
 
-Trained on log(measured / law) of rows that the law had not seen, over dimensionless features
-(`FEATURES`), never on raw ones: trees pooled over raw features of different jobs were several times
-worse than no learning at all. How far to trust it is measured: whole jobs are held out, and the
-correction is multiplied by the factor that would have been best on them, between 0 and `MAX_SHRINK`
-(stacking with one non-negative weight, Breiman 1996, doi:10.1007/BF00117832). A factor of 0 leaves
-the law alone.
+They correct what workers cost each other (`step_law.terms`, `log_company`), by placement and by
+ratios of the fitted law (`FEATURES`), never by raw times: trees pooled over raw features of
+different jobs were several times worse than no learning at all. A step of one worker stays as the
+law has it, and since the correction is the same at every micro-batch, more work still takes longer.
+Trained on log(measured / law) of rows that the law had not seen, divided by how much the step
+follows the correction there, and weighted by its square. How far to trust it is measured: whole
+jobs are held out, and the correction is multiplied by the factor that would have been best on them,
+between 0 and `MAX_SHRINK` (stacking with one non-negative weight, Breiman 1996,
+doi:10.1007/BF00117832). A factor of 0 leaves the law alone.
 """
 
 from __future__ import annotations
@@ -27,20 +30,20 @@ if TYPE_CHECKING:
 FEATURES: tuple[str, ...] = (
     "log2_workers_per_node",
     "log2_nodes",
-    "log2_micro_batch_over_typical",
-    "log2_accumulation",
+    "log2_workers",
     "on_cpu",
-    "compute_over_step",
     "load_over_step",
     "sync_over_step",
 )
 MIN_ROWS = 40
 """Fewest pooled rows that a residual is learned from."""
-MIN_JOBS = 4
+MIN_JOBS = 3
 """Fewest jobs; less cannot be held out one after another."""
 MAX_SHRINK = 0.8
 LARGEST_CORRECTION = 0.7
 """Bound of the log correction: a factor of 2."""
+_LEAST_SENSITIVITY = 0.03
+"""Rows whose step follows the correction less than this teach nothing of it."""
 _FOLDS = 5
 _ROUNDS = 60
 _PARAMS = {
@@ -73,14 +76,14 @@ class ResidualModel:
     jobs: int
 
     def predict(self, X: Array) -> Array:
-        """Log correction, to be added to the law's log step time; shape (n,)."""
+        """Log correction of what workers cost each other, shape (n,)."""
         raw = self.shrink * self.trees.predict(X)
         return np.clip(raw, -LARGEST_CORRECTION, LARGEST_CORRECTION)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
-            "kind": "residual/1",
+            "kind": "residual/2",
             "features": list(FEATURES),
             "shrink": self.shrink,
             "rows": self.rows,
@@ -95,7 +98,7 @@ class ResidualModel:
         Raises:
             ValueError: Not such a document, or one over other features.
         """
-        if data.get("kind") != "residual/1" or tuple(data["features"]) != FEATURES:
+        if data.get("kind") != "residual/2" or tuple(data["features"]) != FEATURES:
             raise ValueError(f"not a residual model of these features: {data.get('kind')!r}")
         return cls(
             trees=TreeEnsemble.from_json(data["trees"]),
@@ -108,25 +111,29 @@ class ResidualModel:
 def features(theta: Array, columns: Table, scale: Scale) -> Array:
     """The features, shape (n, len(FEATURES)).
 
-    Only ratios and shares of the fitted law: nothing that tells one job's seconds from another's.
+    Shares are those at the typical micro-batch, so that they belong to the placement.
 
     Args:
         theta: One law for all rows, shape (1, parameters), or one for each, (n, parameters).
         columns: Configurations.
         scale: Unit of the parameters.
     """
-    found = step_law.terms(theta, columns, scale)
-    row = np.arange(found.step.shape[1])
+    rows = len(columns["workers"])
+    typical = {
+        **columns,
+        "micro_batch": np.full(rows, scale.micro_batch),
+        "accumulation": np.ones(rows),
+    }
+    found = step_law.terms(theta, typical, scale)
+    row = np.arange(rows)
     law = np.minimum(row, len(theta) - 1)
     step = found.step[law, row]
     return np.stack(
         [
             np.log2(columns["workers_per_node"]),
             np.log2(columns["nodes"]),
-            np.log2(columns["micro_batch"] / scale.micro_batch),
-            np.log2(columns["accumulation"]),
+            np.log2(columns["workers"]),
             columns["on_cpu"],
-            found.compute[law, row] / step,
             found.load[law, row] / step,
             found.sync[law, row] / step,
         ],
@@ -134,34 +141,44 @@ def features(theta: Array, columns: Table, scale: Scale) -> Array:
     )
 
 
+def sensitivity(theta: Array, columns: Table, scale: Scale) -> Array:
+    """How much the log step follows the correction, from 0 to about 1; as `step_law.terms.step`."""
+    up, down = (step_law.step(theta, columns, scale, by) for by in (0.05, -0.05))
+    result: Array = np.log(up / down) / 0.1
+    return result
+
+
 def fit_residual(
-    X: Array, miss: Array, jobs: Sequence[str], *, seed: int = 0
+    X: Array, miss: Array, follows: Array, jobs: Sequence[str], *, seed: int = 0
 ) -> ResidualModel | None:
     """Learn the correction, or None when there is too little, or nothing, to learn.
 
     Args:
         X: Features, shape (n, len(FEATURES)).
         miss: log(measured / law), the law not having seen the row, shape (n,).
+        follows: `sensitivity` of the rows, shape (n,).
         jobs: The job of every row; jobs weigh the same whatever their number of rows.
         seed: For the trees' subsampling and the folds.
     """
-    names, job = np.unique(np.asarray(jobs), return_inverse=True)
+    told = follows >= _LEAST_SENSITIVITY
+    X, miss, follows = X[told], miss[told], follows[told]
+    names, job = np.unique(np.asarray(jobs)[told], return_inverse=True)
     if len(miss) < MIN_ROWS or len(names) < MIN_JOBS:
         return None
-    weight = (len(miss) / len(names) / np.bincount(job))[job]
-    miss = np.clip(miss, -LARGEST_CORRECTION, LARGEST_CORRECTION)
+    wanted = np.clip(miss / follows, -LARGEST_CORRECTION, LARGEST_CORRECTION)
+    weight = (len(miss) / len(names) / np.bincount(job, weights=follows**2))[job] * follows**2
     fold = np.random.default_rng(seed).permutation(len(names))[job] % min(_FOLDS, len(names))
     held_out = np.zeros(len(miss))
     for i in np.unique(fold):
         out = fold == i
-        held_out[out] = _train(X[~out], miss[~out], weight[~out], seed).predict(X[out])
-    agreement = float(np.sum(weight * held_out * miss))
+        held_out[out] = _train(X[~out], wanted[~out], weight[~out], seed).predict(X[out])
+    agreement = float(np.sum(weight * held_out * wanted))
     size = float(np.sum(weight * held_out**2))
     shrink = float(np.clip(agreement / size, 0.0, MAX_SHRINK)) if size > 0 else 0.0
     if shrink == 0.0:
         return None
     return ResidualModel(
-        trees=_train(X, miss, weight, seed), shrink=shrink, rows=len(miss), jobs=len(names)
+        trees=_train(X, wanted, weight, seed), shrink=shrink, rows=len(miss), jobs=len(names)
     )
 
 

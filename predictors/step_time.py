@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from planner.core.distribution import Z
+from planner.core.distribution import I95, Z
 from predictors import residual, step_law
 from predictors.estimator import Estimator
 from predictors.features import COLUMNS, Table, table, take, targets
-from predictors.misfit import alike_noise, half_spread, interpolate, octaves_outside
-from predictors.posterior import Fit, optimise, perturbations
+from predictors.misfit import alike_noise, away_sigma, credible, interpolate, interpolate_each
+from predictors.posterior import Fit, optimise, perturbations, robust
+from predictors.prior import StepPrior, physics
 from predictors.residual import ResidualModel
 from predictors.step_law import Scale
 
@@ -22,25 +23,32 @@ if TYPE_CHECKING:
 
 _FREEDOM = 4.0
 """Weight of the prior misfit against the residuals, in rows."""
+_STUDENT = 6.0
+"""Degrees of freedom of a row's error: a probe beside a noisy neighbour pulls little."""
 _WAIT_SIGMA = 0.03
 """Error of a measured loading wait, as a fraction of the step."""
-_CHUNK = 4096
+_ITERATIONS, _UPDATES, _SETTLED = 24, 4, 0.1
+_CHUNK = 2048
+_Z95 = Z[I95]
 
 
 class StepTimeRegressor(Estimator):
     """Time of one optimiser step, s, from a physical law fitted to this job's probes.
 
-    The law is `predictors.step_law`. Its parameters get wide priors and are fitted as an ensemble
-    (`predictors.posterior`). What the law misses of the probes is interpolated by a Gaussian
-    process on the logarithm, so that a prediction at a probed configuration agrees with its probe
-    and a distant one falls back to the law. A residual model learned on other jobs may correct the
-    law before that.
+    The law is `predictors.step_law`. Its parameters have a prior, learned from other jobs or from
+    physics alone, and are fitted as an ensemble (`predictors.posterior`). A residual model learned
+    on other jobs may correct what workers cost each other. What the law misses of the probes is
+    interpolated by a Gaussian process on the logarithm, so that a prediction at a probed placement
+    leans towards its probes and a distant one falls back to the law.
 
     Args:
         members: Size of the ensemble.
         misfit_sigma: Prior standard deviation of log(true / law); updated by the residuals.
         trial_sigma: Standard deviation of the logarithm between two trials of one configuration.
+        curve_sigma: Additional standard deviation an octave or more from every probed micro-batch,
+            as a pass is not quite linear in it.
         octave_sigma: Additional standard deviation per doubling beyond the probed range.
+        prior: Of the log-parameters; None for that of physics.
         residual: Fitted correction from other jobs; None for none.
         random_state: Seed of the ensemble.
 
@@ -55,9 +63,11 @@ class StepTimeRegressor(Estimator):
         self,
         *,
         members: int = 48,
-        misfit_sigma: float = 0.07,
+        misfit_sigma: float = 0.05,
         trial_sigma: float = 0.05,
-        octave_sigma: float = 0.05,
+        octave_sigma: float = 0.03,
+        curve_sigma: float = 0.07,
+        prior: StepPrior | None = None,
         residual: ResidualModel | None = None,
         random_state: int = 0,
     ) -> None:
@@ -65,6 +75,8 @@ class StepTimeRegressor(Estimator):
         self.misfit_sigma = misfit_sigma
         self.trial_sigma = trial_sigma
         self.octave_sigma = octave_sigma
+        self.curve_sigma = curve_sigma
+        self.prior = prior
         self.residual = residual
         self.random_state = random_state
 
@@ -82,23 +94,30 @@ class StepTimeRegressor(Estimator):
         columns = table(X, optional=("loader_wait_s",))
         y = targets(y, len(columns["workers"]), unit="s")
         weight = _weights(sample_weight, len(y))
+        y, weight = credible(columns, y, weight)
         self.scale_: Scale = step_law.scale_of(columns, y)
+        self.prior_: StepPrior = self._prior(columns)
         self.misfit_sigma_ = float(self.misfit_sigma)
-        first = self._optimise(columns, y, weight, members=1)
-        self.misfit_sigma_ = self._estimate_misfit(first, columns, y, weight)
-        self.theta_: Array = self._optimise(columns, y, weight, members=self.members).theta
+        for _ in range(_UPDATES):
+            theta, first = self._optimise(columns, y, weight, members=1)
+            before = self.misfit_sigma_
+            self.misfit_sigma_ = self._estimate_misfit(theta, first, columns, y, weight)
+            if abs(self.misfit_sigma_ / before - 1) < _SETTLED:
+                break
+        self.theta_: Array = self._optimise(columns, y, weight, members=self.members)[0]
         self.columns_: dict[str, Array] = take(columns, np.arange(len(y)))
         self.weight_: Array = weight
         self.n_features_in_ = len(COLUMNS)
-        law = step_law.terms(self.theta_, columns, self.scale_).step
-        self.misses_: Array = np.log(y) - np.log(law) - self._correction(columns)
+        self.misses_: Array = np.log(y) - self._log_law(columns)
         return self
 
     def predict(self, X: Any) -> Array:
         """Median step times, s, shape (n,)."""
         self._check_fitted()
         columns = table(X)
-        return np.concatenate([np.exp(self._centre(part)) for part in _parts(columns)])
+        log_step = [np.median(self._log_steps(part)[0], axis=0) for part in _parts(columns)]
+        result: Array = np.exp(np.concatenate(log_step))
+        return result
 
     def predict_distribution(self, X: Any) -> Array:
         """Quantiles of a step measured in a new trial, s, shape (n, len(LEVELS))."""
@@ -128,17 +147,19 @@ class StepTimeRegressor(Estimator):
         """
         self._check_fitted()
         columns = table(X)
-        log_step, left = self._log_law(columns, slice(None))
-        spread = np.hypot(left, self.octave_sigma * octaves_outside(columns, self.columns_))
-        drawn = log_step[1:] if len(log_step) > 1 else log_step
+        log_step, left = self._log_steps(columns)
+        centre = np.median(log_step, axis=0)
+        drawn = (log_step[1:] if len(log_step) > 1 else log_step) - centre
         members = np.resize(rng.permutation(len(drawn)), size)
-        result: Array = drawn[members] + spread * alike_noise(columns, rng, size=size)
+        noise = self._open(columns, left) * alike_noise(columns, rng, size=size)
+        result: Array = centre + self._width(columns) * (drawn[members] + noise)
         return result
 
     def terms(self, X: Any) -> step_law.Terms:
         """Parts of a step under the most probable fit, arrays of shape (n,)."""
         self._check_fitted()
-        found = step_law.terms(self.theta_[:1], table(X), self.scale_)
+        columns = table(X)
+        found = step_law.terms(self.theta_[:1], columns, self.scale_, self._correction(columns))
         return step_law.Terms(
             **{name: getattr(found, name)[0] for name in step_law.Terms.__slots__}
         )
@@ -149,49 +170,51 @@ class StepTimeRegressor(Estimator):
         Raises:
             ValueError: Fewer than two rows.
         """
-        return self.leave_one_out_rows(X, y, sample_weight)[0]
+        columns = table(X, optional=("loader_wait_s",))
+        y = targets(y, len(columns["workers"]), unit="s")
+        fresh, theta = self._without_each(columns, y, sample_weight)
+        found = residual.features(theta, columns, fresh.scale_)
+        learned = 0.0 if self.residual is None else self.residual.predict(found)
+        log_law = np.log(step_law.step(theta, columns, fresh.scale_, learned))
+        noise = fresh._noise(_weights(sample_weight, len(y)))
+        local = interpolate_each(
+            columns, np.log(y) - log_law, sigma=fresh.misfit_sigma_, noise=noise
+        )
+        result: Array = np.exp(np.diag(log_law) + local)
+        return result
 
-    def leave_one_out_rows(
-        self, X: Any, y: Any, sample_weight: Any = None
-    ) -> tuple[Array, Array, Array]:
-        """What a law that had not seen a row says of it: what a residual model is trained on.
+    def lessons(self, X: Any, y: Any) -> tuple[Array, Array, Array]:
+        """What a residual model learns from these rows, of laws that had not seen each of them.
 
         Returns:
-            Median predictions (s), those of the law alone (s), and features of the residual
-            model, shape (n, len(residual.FEATURES)).
+            Features of the residual model, shape (n, len(residual.FEATURES)); log(y / law); and
+            how much the step follows a correction, each (n,).
 
         Raises:
             ValueError: Fewer than two rows.
         """
         columns = table(X, optional=("loader_wait_s",))
         y = targets(y, len(columns["workers"]), unit="s")
+        fresh, theta = self._without_each(columns, y, None)
+        law = np.diag(step_law.step(theta, columns, fresh.scale_))
+        follows = np.diag(residual.sensitivity(theta, columns, fresh.scale_))
+        return residual.features(theta, columns, fresh.scale_), np.log(y / law), follows
+
+    def _without_each(self, columns: Table, y: Array, sample_weight: Any) -> tuple[Self, Array]:
+        """The most probable fit without each row, (n, parameters), and the model it belongs to."""
         if len(y) < 2:
             raise ValueError("leaving one out needs at least two rows")
         fresh = type(self)(**self.get_params())
         fresh.scale_ = step_law.scale_of(columns, y)
+        fresh.prior_ = fresh._prior(columns)
         fresh.misfit_sigma_ = float(self.misfit_sigma)
-        weight = _weights(sample_weight, len(y))
-        keep = 1.0 - np.eye(len(y))
-        theta = fresh._optimise(columns, y, weight, members=len(y), keep=keep).theta
-        log_law = np.log(step_law.terms(theta, columns, fresh.scale_).step)
-        features = residual.features(theta, columns, fresh.scale_)
-        learned = np.zeros(len(y)) if self.residual is None else self.residual.predict(features)
-        misses = np.log(y) - log_law - learned
-        noise = self.trial_sigma**2 / weight
-        local = np.zeros(len(y))
-        for i in range(len(y)):
-            others = np.flatnonzero(keep[i])
-            weights, _ = interpolate(
-                take(columns, [i]),
-                take(columns, others),
-                sigma=fresh.misfit_sigma_,
-                noise=noise[others],
-            )
-            local[i] = weights[0] @ misses[i, others]
-        law = np.exp(np.diag(log_law))
-        return law * np.exp(learned + local), law, features
+        weight, keep = _weights(sample_weight, len(y)), 1.0 - np.eye(len(y))
+        return fresh, fresh._optimise(columns, y, weight, members=len(y), keep=keep)[0]
 
     # ---- fitting
+
+    def _prior(self, columns: Table) -> StepPrior:
+        return self.prior or physics(on_cpu=bool(np.mean(columns["on_cpu"]) > 0.5))
 
     def _optimise(
         self,
@@ -201,9 +224,13 @@ class StepTimeRegressor(Estimator):
         *,
         members: int,
         keep: Array | None = None,
-    ) -> Fit:
-        """Fit members; `keep` (members, rows) of 0 and 1 leaves rows out and adds no noise."""
-        mean, sd = step_law.prior(bool(np.mean(columns["on_cpu"]) > 0.5))
+    ) -> tuple[Array, Fit]:
+        """Fit members; `keep` (members, rows) of 0 and 1 leaves rows out and adds no noise.
+
+        Returns:
+            Log-parameters, shape (members, parameters), and the fit in units of the prior.
+        """
+        mean, factor = self.prior_.mean, np.linalg.cholesky(self.prior_.covariance)
         size = 1 if keep is not None else members
         # Leaving out is not drawing: those members are all the most probable fit of their rows.
         row_noise, prior_noise = perturbations(size, 2 * len(y), len(mean), self.random_state)
@@ -215,38 +242,52 @@ class StepTimeRegressor(Estimator):
         wait = np.where(waited, seen, 0.0) / y
         log_y = np.log(y)
 
-        def residuals(theta: Array, member: Index) -> Array:
-            found = step_law.terms(theta, columns, self.scale_)
-            step = (np.log(found.step) - log_y) / sigma + noise[member, : len(y)]
+        def residuals(z: Array, member: Index) -> Array:
+            law = mean + z @ factor.T
+            if not np.any(waited):
+                time = step_law.step(law, columns, self.scale_)
+                miss = (np.log(time) - log_y) / sigma + noise[member, : len(y)]
+                return robust(miss * mask[member], _STUDENT)
+            found = step_law.terms(law, columns, self.scale_)
+            miss = (np.log(found.step) - log_y) / sigma + noise[member, : len(y)]
             hidden = (found.exposed_load / found.step - wait) / _WAIT_SIGMA
             hidden = np.where(waited, hidden + noise[member, len(y) :], 0.0)
-            return np.concatenate([step * mask[member], hidden * mask[member]], axis=1)
+            both = np.concatenate([miss * mask[member], hidden * mask[member]], axis=1)
+            return robust(both, _STUDENT)
 
-        start = np.broadcast_to(mean + sd * prior_noise, (members, len(mean)))
-        return optimise(residuals, start, sd)
+        start = np.broadcast_to(prior_noise, (members, len(mean)))
+        fit = optimise(residuals, start, np.ones(len(mean)), iterations=_ITERATIONS)
+        theta: Array = mean + fit.theta @ factor.T
+        return theta, fit
 
     def _row_sigma(self, weight: Array) -> Array:
-        sigma: Array = np.sqrt(self.misfit_sigma_**2 + self.trial_sigma**2 / weight)
+        sigma: Array = np.sqrt(self.misfit_sigma_**2 + self._noise(weight))
         return sigma
 
-    def _estimate_misfit(self, fit: Fit, columns: Table, y: Array, weight: Array) -> float:
+    def _noise(self, weight: Array) -> Array:
+        """Variance of each row's measurement; larger by as much as the misfit turned out to be."""
+        found = self.misfit_sigma_ / self.misfit_sigma
+        noise: Array = (self.trial_sigma * found) ** 2 / weight
+        return noise
+
+    def _estimate_misfit(
+        self, theta: Array, fit: Fit, columns: Table, y: Array, weight: Array
+    ) -> float:
         """Misfit from the residuals, shrunk towards its prior by `_FREEDOM` rows of it.
 
-        The residuals carry n minus the effective number of parameters degrees of freedom.
+        The residuals carry n minus the effective number of parameters degrees of freedom; a wild
+        one counts as Student's t distribution has it.
         """
-        _, sd = step_law.prior(bool(np.mean(columns["on_cpu"]) > 0.5))
         jacobian = fit.jacobian[0]
         normal = jacobian.T @ jacobian
-        used = float(np.trace(np.linalg.solve(normal + np.diag(sd**-2.0), normal)))
-        law = step_law.terms(fit.theta, columns, self.scale_).step[0]
-        excess = (np.log(law) - np.log(y)) ** 2 / (1 + self._trial_share(weight))
+        used = float(np.trace(np.linalg.solve(normal + np.eye(len(normal)), normal)))
+        law = step_law.step(theta, columns, self.scale_)[0]
+        square = ((np.log(law) - np.log(y)) / self._row_sigma(weight)) ** 2
+        excess = square * (_STUDENT + 1) / (_STUDENT + square)
         freedom = max(len(y) - used, 0.0)
-        variance = (_FREEDOM * self.misfit_sigma**2 + excess.sum()) / (_FREEDOM + freedom)
-        return float(np.sqrt(variance))
-
-    def _trial_share(self, weight: Array) -> Array:
-        share: Array = self.trial_sigma**2 / weight / self.misfit_sigma**2
-        return share
+        held = _FREEDOM * (self.misfit_sigma / self.misfit_sigma_) ** 2
+        ratio = (held + float(excess.sum())) / (_FREEDOM + freedom)
+        return self.misfit_sigma_ * float(np.sqrt(ratio))
 
     # ---- predicting
 
@@ -258,38 +299,55 @@ class StepTimeRegressor(Estimator):
         correction: Array = self.residual.predict(features)
         return correction
 
-    def _log_law(self, columns: Table, members: slice) -> tuple[Array, Array]:
-        """Log steps of some members, (members, n), and the standard deviation of the misfit."""
+    def _log_law(self, columns: Table) -> Array:
+        """Log steps of the members' laws, corrected; shape (members, n)."""
+        law = step_law.step(self.theta_, columns, self.scale_, self._correction(columns))
+        return np.log(law)
+
+    def _log_steps(self, columns: Table) -> tuple[Array, Array]:
+        """Log steps of the members, (members, n), and the standard deviation of the misfit."""
         weights, left = interpolate(
             columns,
             self.columns_,
             sigma=self.misfit_sigma_,
-            noise=self.trial_sigma**2 / self.weight_,
+            noise=self._noise(self.weight_),
         )
-        law = np.log(step_law.terms(self.theta_[members], columns, self.scale_).step)
-        log_step: Array = law + self._correction(columns) + self.misses_[members] @ weights.T
-        return log_step, left
-
-    def _centre(self, columns: Table) -> Array:
-        centre: Array = self._log_law(columns, slice(0, 1))[0][0]
-        return centre
+        return self._log_law(columns) + self.misses_ @ weights.T, left
 
     def _moments(self, columns: Table) -> tuple[Array, Array, Array]:
-        log_step, left = self._log_law(columns, slice(None))
-        centre, deviations = log_step[0], log_step[1:] - log_step[0]
-        extra = np.hypot(left, self.octave_sigma * octaves_outside(columns, self.columns_))
-        low, high = half_spread(deviations, below=True), half_spread(deviations, below=False)
-        return centre, np.hypot(low, extra), np.hypot(high, extra)
+        """The ensemble's median, and its 5 % and 95 % quantiles as standard deviations."""
+        log_step, left = self._log_steps(columns)
+        low, centre, high = np.quantile(log_step, (0.05, 0.5, 0.95), axis=0)
+        extra, width = self._open(columns, left), self._width(columns)
+        return (
+            centre,
+            width * np.hypot((centre - low) / _Z95, extra),
+            width * np.hypot((high - centre) / _Z95, extra),
+        )
+
+    def _width(self, columns: Table) -> Array:
+        """Factor on what is uncertain, from whole jobs that were held out; shape (n,)."""
+        across, within = self.prior_.width_across, self.prior_.width
+        factor: Array = np.where(columns["nodes"] > 1, across, within)
+        return factor
+
+    def _open(self, columns: Table, left: Array) -> Array:
+        """Standard deviation of what neither law nor interpolated misfit knows, shape (n,)."""
+        away = away_sigma(columns, self.columns_, curve=self.curve_sigma, octave=self.octave_sigma)
+        torn = max((self.misfit_sigma_ / self.misfit_sigma) ** 2 - 1, 0.0) * self.trial_sigma**2
+        result: Array = np.sqrt(left**2 + away**2 + torn)
+        return result
 
     # ---- keeping
 
     def to_json(self) -> dict[str, Any]:
         """The fitted regressor as plain JSON values."""
         self._check_fitted()
-        params = {k: v for k, v in self.get_params().items() if k != "residual"}
+        params = {k: v for k, v in self.get_params().items() if k not in ("prior", "residual")}
         return {
-            "kind": "step_time/1",
+            "kind": "step_time/2",
             "params": params,
+            "prior": self.prior.to_json() if self.prior else None,
             "residual": self.residual.to_json() if self.residual else None,
             "scale": [self.scale_.step_s, self.scale_.micro_batch],
             "misfit_sigma": self.misfit_sigma_,
@@ -309,18 +367,20 @@ class StepTimeRegressor(Estimator):
         Raises:
             ValueError: Not such a document.
         """
-        if data.get("kind") != "step_time/1":
+        if data.get("kind") != "step_time/2":
             raise ValueError(f"not a step-time model: kind is {data.get('kind')!r}")
         learned = None
         if data["residual"] is not None:
             learned = ResidualModel.from_json(data["residual"])
-        model = cls(**data["params"], residual=learned)
+        prior = None if data["prior"] is None else StepPrior.from_json(data["prior"])
+        model = cls(**data["params"], prior=prior, residual=learned)
         model.scale_ = Scale(step_s=data["scale"][0], micro_batch=data["scale"][1])
         model.misfit_sigma_ = float(data["misfit_sigma"])
         model.theta_ = np.asarray(data["theta"], dtype=float)
         model.misses_ = np.asarray(data["misses"], dtype=float)
         model.weight_ = np.asarray(data["weight"], dtype=float)
         model.columns_ = {k: np.asarray(v, dtype=float) for k, v in data["columns"].items()}
+        model.prior_ = model._prior(model.columns_)
         model.n_features_in_ = len(COLUMNS)
         return model
 

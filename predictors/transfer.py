@@ -9,6 +9,7 @@ import numpy as np
 
 from planner.core.types import ProbeResult
 from predictors import features
+from predictors.prior import StepPrior, bundled
 from predictors.residual import MIN_JOBS, MIN_ROWS, ResidualModel, fit_residual
 from predictors.step_time import StepTimeRegressor
 
@@ -54,7 +55,7 @@ def machine_ratio(history: Sequence[ProbeResult], here: str, there: str, *, seed
 
 
 def _log_ratio(near: Sequence[ProbeResult], far: Sequence[ProbeResult], seed: int) -> float:
-    model = StepTimeRegressor(members=1, random_state=seed)
+    model = StepTimeRegressor(members=1, prior=prior_of(near[0]), random_state=seed)
     model.fit(features.probe_table(near), [features.mean_step_s(p) for p in near])
     expected = model.predict(features.probe_table(far))
     seen = np.asarray([features.mean_step_s(p) for p in far])
@@ -76,11 +77,19 @@ def learn_residual(probes: Sequence[ProbeResult], *, seed: int) -> ResidualModel
     jobs = [fingerprint for (fingerprint, _), rows in groups.items() for _ in rows]
     if len(jobs) < MIN_ROWS or len(set(jobs)) < MIN_JOBS:
         return None
-    tables, misses = [], []
+    lessons = []
     for rows in groups.values():
-        model = StepTimeRegressor(members=1, random_state=seed)
-        y = np.asarray([features.mean_step_s(p) for p in rows])
-        _, law, found = model.leave_one_out_rows(features.probe_table(rows), y)
-        tables.append(found)
-        misses.append(np.log(y / law))
-    return fit_residual(np.concatenate(tables), np.concatenate(misses), jobs, seed=seed)
+        model = StepTimeRegressor(members=1, prior=prior_of(rows[0]), random_state=seed)
+        y = [features.mean_step_s(p) for p in rows]
+        lessons.append(model.lessons(features.probe_table(rows), y))
+    X, miss, follows = (np.concatenate(column) for column in zip(*lessons, strict=True))
+    return fit_residual(X, miss, follows, jobs, seed=seed)
+
+
+def prior_of(probe: ProbeResult) -> StepPrior:
+    """The shipped prior for the machine of a probe.
+
+    Of a GPU it is that for clusters never seen: whoever has the same type has another network.
+    """
+    shipped = bundled()
+    return shipped.unseen if probe.resources.gpu else shipped.of(None)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from predictors.evaluate.data import Measurements
 from predictors.evaluate.ours_llm import language
-from predictors.evaluate.tasks import Question
+from predictors.evaluate.tasks import Question, model_of
+from predictors.pooling import MeasuredJob, Summary, learn_from, summarise
+from predictors.prior import PriorSet
 from predictors.step_time import StepTimeRegressor
 
 if TYPE_CHECKING:
@@ -25,6 +31,34 @@ def predict(question: Question) -> Array | None:
 
 
 def placements(question: Question) -> Array:
-    """Steps at other placements of a job, from its probes."""
-    model = StepTimeRegressor().fit(question.probes, question.probe_s)
+    """Steps at other placements of a job, from its probes and what the training jobs teach."""
+    summaries = tuple(_summary(job) for job in measured_jobs(question.training))
+    priors = _learned(summaries)
+    model = StepTimeRegressor(prior=priors.of(question.gpu), residual=priors.residual)
+    model.fit(question.probes, question.probe_s)
     return model.predict_distribution(question.asked)
+
+
+def measured_jobs(training: Measurements) -> list[MeasuredJob]:
+    """Training jobs that ran on more than one worker, as the priors are learned from them."""
+    return [
+        MeasuredJob(model=model_of(job.model), gpu=job.gpu, columns=job.columns, step_s=job.step_s)
+        for job in training.steps
+        if job.columns["workers"].max() > 1
+    ]
+
+
+_kept: dict[tuple[str, str, int, float], Summary] = {}
+
+
+def _summary(job: MeasuredJob) -> Summary:
+    """A job's summary; the same whatever else is held out, and asked for again and again."""
+    key = (job.model, job.gpu, len(job.step_s), float(np.sum(job.step_s)))
+    if key not in _kept:
+        _kept[key] = summarise(job)
+    return _kept[key]
+
+
+@cache
+def _learned(summaries: tuple[Summary, ...]) -> PriorSet:
+    return learn_from(summaries)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 from planner.core.distribution import I05, I50, I95
 from predictors.base import DistributionRegressor
 from predictors.features import COLUMNS
+from predictors.prior import bundled
+from predictors.residual import ResidualModel
 from predictors.step_law import PARAMETERS, Scale, terms
 from predictors.step_time import StepTimeRegressor
 
@@ -22,13 +25,15 @@ TRUTH = dict(
     fixed=0.15,
     per_sample=0.9,
     contention=0.3,
-    sync_local=0.1,
-    sync_remote=0.5,
-    latency=0.01,
     load=0.05,
     sharing=0.1,
+    sync_local=0.1,
+    local_growth=1.0,
+    sync_remote=0.5,
+    growth=0.7,
+    pair=0.3,
+    beyond=1.0,
     overlap=1.0,
-    growth=0.4,
 )
 SCALE = Scale(step_s=0.5, micro_batch=32.0)
 
@@ -52,6 +57,13 @@ def law(columns: dict, **changed: float) -> np.ndarray:
 
 def rows(columns: dict, index) -> dict:
     return {name: column[index] for name, column in columns.items()}
+
+
+def some_trees() -> ResidualModel:
+    """A large correction that differs between placements."""
+    trees = bundled().residual
+    assert trees is not None
+    return replace(trees, shrink=0.8)
 
 
 @pytest.fixture(scope="module")
@@ -122,21 +134,81 @@ def test_the_interval_widens_with_the_distance_from_the_probes(probed) -> None:
     sync=st.floats(0.01, 2.0),
 )
 @settings(max_examples=25, deadline=None)
-def test_more_work_takes_longer(seed, contention, load, sync) -> None:
+def test_more_work_takes_longer_whatever_the_probes_say(seed, contention, load, sync) -> None:
     columns = grid(nodes=(1, 2))
     true = law(columns, contention=contention, load=load, sync_local=sync)
     rng = np.random.default_rng(seed)
     seen = rng.choice(len(true), size=5, replace=False)
-    noisy = true[seen] * np.exp(0.03 * rng.standard_normal(5))
-    model = StepTimeRegressor(members=8).fit(rows(columns, seen), noisy)
-    more = np.asarray([1.0, 2, 4, 8, 16, 64])
-    # Neighbouring probes may disagree by their noise; beyond a doubling work must win.
+    noisy = true[seen] * np.exp(0.5 * rng.standard_normal(5))
+    model = StepTimeRegressor(members=8, residual=some_trees()).fit(rows(columns, seen), noisy)
+    more = np.asarray([1.0, 1.5, 2, 3, 4, 6, 8, 16, 64])
+    placed = {"workers": np.full(9, 4.0), "nodes": np.full(9, 2.0)}
     by_accumulation = model.predict(
-        {"workers": np.ones(6), "micro_batch": np.full(6, 16.0), "accumulation": more}
+        {**placed, "micro_batch": np.full(9, 16.0), "accumulation": more}
     )
     assert np.all(np.diff(by_accumulation) > 0)
-    by_batch = model.predict({"workers": np.ones(6), "micro_batch": 4 * more})
-    assert np.all(by_batch[2:] > by_batch[:-2])
+    by_batch = model.predict({**placed, "micro_batch": 4 * more})
+    assert np.all(np.diff(by_batch) > 0)
+    assert by_batch[0] > 0
+
+
+@pytest.mark.parametrize("row", range(5))
+def test_a_probe_ten_times_slower_than_the_rest_is_not_believed(probed, row) -> None:
+    columns, step_s = probed
+    wild = step_s.copy()
+    wild[row] *= 10
+    calm = StepTimeRegressor().fit(columns, step_s).predict(columns)
+    q = StepTimeRegressor().fit(columns, wild).predict_distribution(columns)
+    others = np.arange(5) != row
+    assert np.median(q[others, I50] / calm[others]) == pytest.approx(1.0, abs=0.35)
+    assert np.all(np.isfinite(q))
+
+
+def test_a_probe_that_more_work_outruns_by_far_does_not_spoil_the_others() -> None:
+    columns = grid(nodes=(1, 2))
+    seen = (columns["accumulation"] == 1) & np.isin(columns["micro_batch"], (8, 64))
+    probes, true = rows(columns, seen), law(columns)[seen]
+    wild = np.where((probes["workers"] == 2) & (probes["micro_batch"] == 8), 10 * true, true)
+    calm, disturbed = (StepTimeRegressor().fit(probes, y).predict(probes) for y in (true, wild))
+    assert np.abs(disturbed / calm - 1).max() < 0.15
+
+
+def test_probes_that_contradict_each_other_widen_every_interval(probed) -> None:
+    columns, step_s = probed
+    twice = {name: np.concatenate([c, c]) for name, c in columns.items()}
+    asked = {"workers": [2.0, 4.0], "micro_batch": [16.0, 64.0], "on_cpu": [1.0, 1.0]}
+    agreed, torn = (
+        StepTimeRegressor().fit(twice, np.concatenate([step_s, step_s * by])) for by in (1.0, 3.0)
+    )
+    widths = [
+        np.log(q[:, I95] / q[:, I05])
+        for q in (agreed.predict_distribution(asked), torn.predict_distribution(asked))
+    ]
+    assert np.all(widths[1] > 1.5 * widths[0])
+
+
+def test_probes_at_one_micro_batch_leave_others_open(probed) -> None:
+    columns = rows(grid(on_cpu=1.0, nodes=(1,)), [8, 16, 0])
+    columns["micro_batch"] = np.full(3, 16.0)
+    step_s = law(columns)
+    one = StepTimeRegressor().fit(columns, step_s)
+    q = one.predict_distribution(
+        {"workers": [1.0, 1.0], "micro_batch": [16.0, 256.0], "on_cpu": [1.0, 1.0]}
+    )
+    width = np.log(q[:, I95] / q[:, I05])
+    assert width[1] > 2 * width[0]
+    assert q[1, I50] > q[0, I50]
+
+
+@pytest.mark.parametrize("prior", ["T4", "never seen"])
+def test_far_beyond_the_probes_the_interval_is_wide_and_positive(prior) -> None:
+    columns = {"workers": [1.0, 1.0, 2.0], "micro_batch": [8.0, 64.0, 8.0]}
+    model = StepTimeRegressor(prior=bundled().of(prior)).fit(columns, [0.1, 0.5, 0.12])
+    q = model.predict_distribution(
+        {"workers": [4096.0], "nodes": [512.0], "micro_batch": [8.0], "workers_per_node": [8.0]}
+    )
+    assert np.all(q > 0)
+    assert np.log(q[0, I95] / q[0, I05]) > np.log(2)
 
 
 def test_growth_with_the_workers_saturates(probed) -> None:
