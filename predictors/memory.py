@@ -64,7 +64,8 @@ class MemoryRegressor(Estimator):
 
     Args:
         members: Size of the ensemble.
-        sigma: Standard deviation of log(measured / law).
+        sigma: Standard deviation of log(measured / law) of a GPU's counter.
+        resident_sigma: The same of resident memory, which differs from trial to trial.
         slack: What must stay free, as a share of the peak.
         slack_sigma: Its standard deviation.
         transfer_sigma: Additional standard deviation of the logarithm on another kind of GPU, or
@@ -77,7 +78,7 @@ class MemoryRegressor(Estimator):
         state_: Bytes of weights, gradients and optimiser state.
         reference_: The micro-batch that `theta_` tells the activations at.
         on_cpu_: Whether memory is resident memory.
-        sigma_: `sigma`, or as much as the trials contradict each other.
+        sigma_: The standard deviation that counts, or as much as the trials contradict each other.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class MemoryRegressor(Estimator):
         *,
         members: int = 64,
         sigma: float = 0.03,
+        resident_sigma: float = 0.04,
         slack: float = 0.02,
         slack_sigma: float = 0.015,
         transfer_sigma: float = 0.1,
@@ -93,6 +95,7 @@ class MemoryRegressor(Estimator):
     ) -> None:
         self.members = members
         self.sigma = sigma
+        self.resident_sigma = resident_sigma
         self.slack = slack
         self.slack_sigma = slack_sigma
         self.transfer_sigma = transfer_sigma
@@ -153,7 +156,7 @@ class MemoryRegressor(Estimator):
 
     def _fit_law(self, columns: Table, y: Array, failed: Index) -> None:
         """Fit; once more, and wider, where the trials differ by more than they should."""
-        sigma = self.sigma
+        sigma = self.resident_sigma if self.on_cpu_ else self.sigma
         bound = np.where(failed, np.maximum(self._usable(y), 0.1 * y), y)
         self.theta_: Array = self._optimise(columns, bound, failed, sigma)
         off = np.log(parts_of(self.theta_[:1], self.state_, self.reference_, columns).peak[0] / y)

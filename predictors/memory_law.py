@@ -36,20 +36,21 @@ SIZE = 6
 """Parameters: logs of context, activations and synchronisation; curvature less 1; logit of the
 kept share of gradients; log of the optimiser's scratch."""
 
-_CONTEXT_BYTES = {True: (5e8, 0.6), False: (3e7, 2.0)}
+_CONTEXT_BYTES = {True: (5e8, 0.6), False: (1e7, 2.0)}
 """On CPU slots an interpreter and its libraries; on a GPU work spaces only, since its counter tells
 of tensors alone. Median and standard deviation of the logarithm, by whether it is a CPU."""
-_CURVATURE_SD = 0.05
-_UNKNOWN_CURVATURE_SD = 0.1
+_CURVATURE_SD = {True: 0.15, False: 0.05}
+"""By whether it is a CPU: what tensors take is a line, what the C library keeps of it is not."""
+_UNKNOWN_CURVATURE_SD = {True: 0.15, False: 0.1}
 """Without the sizes of the state a flat beginning cannot be told from a slow growth."""
-_ACTIVATIONS = (0.1, 2.5)
-"""Share of what is neither weights nor optimiser state, and standard deviation of its logarithm:
-nearly all of it on a GPU with a batch of usual size, next to nothing with the smallest one."""
+_ACTIVATIONS = {True: (0.1, 2.5), False: (0.3, 2.5)}
+"""Share of what is neither weights nor optimiser state: nearly all of it on a GPU with a batch of
+usual size, next to nothing with the smallest one."""
 _KEPT_LOGIT = (0.0, 2.5)
 _SCRATCH_LOG = (float(np.log(0.5)), 1.0)
 _BUCKETS_LOG_SD = 0.5
-_UNKNOWN_STATE = ((0.6, 1.0), (0.03, 1.0))
-"""Context and buckets as shares of a peak of which only the size is known."""
+_UNKNOWN_STATE = ((0.6, 1.0), (0.1, 2.5), (0.03, 1.0))
+"""Context, activations and buckets as shares of a peak of which only the size is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,14 +149,16 @@ def prior(y: Array, state: StateBytes, *, on_cpu: bool) -> tuple[Array, Array]:
     if state.known:
         usual, context_sd = _CONTEXT_BYTES[on_cpu]
         context = (np.log(min(usual, 0.6 * (float(y.min()) - held))), context_sd)
+        share, spread = _ACTIVATIONS[on_cpu]
+        activations = (np.log(share * (typical - held)), spread)
         buckets = (np.log(max(state.gradients, 1.0)), _BUCKETS_LOG_SD)
     else:
-        context, buckets = ((np.log(share * typical), sd) for share, sd in _UNKNOWN_STATE)
-    share, spread = _ACTIVATIONS
-    curvature = _CURVATURE_SD if state.known else _UNKNOWN_CURVATURE_SD
+        parts = ((np.log(share * typical), spread) for share, spread in _UNKNOWN_STATE)
+        context, activations, buckets = parts
+    curvature = (_CURVATURE_SD if state.known else _UNKNOWN_CURVATURE_SD)[on_cpu]
     rows = (
         context,
-        (np.log(share * (typical - held)), spread),
+        activations,
         buckets,
         (0.0, curvature),
         _KEPT_LOGIT,
