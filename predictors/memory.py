@@ -176,13 +176,17 @@ class MemoryRegressor(Estimator):
             # A trial that ran out of memory only says that the law lies above: one-sided.
             return np.where(failed, np.minimum(off, 0.0), off)
 
+        drawn = mean + sd * prior_noise
+        one = optimise(residuals, drawn, sd)
+        if not self.state_.known:
+            return one.theta
         # Where the optimiser's step is the peak at every trial, nothing tells a member to move.
         # Then another start counts, with all that is no state in the activations.
-        drawn = mean + sd * prior_noise
         busy = drawn.copy()
         busy[:, 1] = np.log(y[~failed].max() - self.state_.weights - self.state_.optimizer)
-        one, two = (optimise(residuals, drawn, sd, start=start) for start in (drawn, busy))
-        result: Array = np.where((one.cost <= two.cost + _STUCK)[:, None], one.theta, two.theta)
+        two = optimise(residuals, drawn, sd, start=busy)
+        stuck = one.cost > two.cost + _STUCK
+        result: Array = np.where(stuck[:, None], two.theta, one.theta)
         return result
 
     # ---- predicting

@@ -104,7 +104,7 @@ def test_the_risk_grows_with_the_micro_batch_and_knows_its_limits(fitted) -> Non
 
 @pytest.mark.parametrize("noise", [0.01, 0.03])
 def test_intervals_hold_as_often_as_they_say(noise) -> None:
-    inside, n = 0, 100
+    inside, n = 0, 60
     for seed in range(n):
         rng = np.random.default_rng(seed)
         fixed, slope = 10 ** rng.uniform(8.5, 9.7), 10 ** rng.uniform(6.0, 8.0)
@@ -116,8 +116,8 @@ def test_intervals_hold_as_often_as_they_say(noise) -> None:
         model = MemoryRegressor(members=32).fit(at(8, 32), peak([8, 32]))
         q = model.predict_distribution(at(64))[0]
         inside += bool(q[I05] <= peak([64])[0] <= q[I95])
-    # Of 100 at 90 %, fewer than 83 has a probability under 2 %. More is only cautious.
-    assert inside >= 83
+    # Of 60 at 90 %, fewer than 48 has a probability under 1 %. More is only cautious.
+    assert inside >= 48
 
 
 def test_leaving_one_out_is_a_line_through_the_others() -> None:
