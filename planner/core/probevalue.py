@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 PROBE_LOG_SD = 0.05
 """Standard deviation of the logarithm between two probes of one configuration."""
+WIDER = 2.0
+"""So many times as far from their mean are draws taken, as logarithms: an ensemble is surer than
+it should be. Without it, the regret that was said was a third of the real one on measured jobs."""
 RESULTS = 31
 """Results of a probe that are tried, evenly within `_REACH` standard deviations either way."""
 _REACH = 5.0
@@ -105,6 +108,9 @@ def value_of_probing(question: Question) -> Answer:
     """
     import numpy as np
 
+    log_run = np.log(np.maximum(question.run_s, 1e-9))
+    middle = log_run.mean(axis=0)
+    question = replace(question, run_s=np.exp(middle + WIDER * (log_run - middle)))
     whole = score(question.table, question.terms)
     in_money = question.terms.prefer != "time" and bool(
         whole.mean_cost_usd[int(whole.order[0])] > 0

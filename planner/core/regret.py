@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _LEAST_NOISE = 0.01
 _ROUNDING = 1e-9
+_HOPELESS = 0.98
+"""A miss as good as sure: chances from quantiles do not end at 0."""
 _GRID = tuple(i / 40 for i in range(-200, 201))
 _NORMAL = tuple(NormalDist().cdf(z) for z in _GRID)
 _Z95 = NormalDist().inv_cdf(0.95)
@@ -207,14 +209,17 @@ def best_of(view: View, log_run: Array) -> tuple[NDArray[np.intp], Array, Array]
         beyond = (limit.confidence - limit.chance(log_run)) / limit.confidence
         miss = np.maximum(miss, np.clip(beyond, 0.0, 1.0))
         over = np.maximum(over, limit.times_over(grown))
-    over = np.where(miss >= 1, over / max(float(over.max()), 1e-12), 0.0)
+    over = np.where(miss >= _HOPELESS, over / max(float(over.max()), 1e-12), 0.0)
     # Less of a miss comes before any difference in value, and so does by how far where all miss.
     key = 1e6 * miss + 1e3 * over + value / max(float(value.max()), 1e-12)
     return np.argmin(key, axis=1), value, miss
 
 
 def regret(view: View, log_run: Array, rows: Sequence[int]) -> Array:
-    """Regret of some options in each draw, shape (draws, len(rows))."""
+    """Regret of some options in each draw, shape (draws, len(rows)).
+
+    There is none in a draw where every option is as good as sure to miss the goal.
+    """
     import numpy as np
 
     best, value, miss = best_of(view, log_run)
@@ -222,5 +227,5 @@ def regret(view: View, log_run: Array, rows: Sequence[int]) -> Array:
     cheapest = np.take_along_axis(value, best[:, None], axis=1)
     again = np.clip(miss[:, rows] - least, 0.0, 1.0)
     dearer = 0.0 if view.by_risk else np.maximum(value[:, rows] - cheapest, 0.0)
-    result: Array = again * value[:, rows] + (1 - again) * dearer
+    result: Array = np.where(least < _HOPELESS, again * value[:, rows] + (1 - again) * dearer, 0.0)
     return result

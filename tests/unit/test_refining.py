@@ -128,9 +128,10 @@ def first(folder: Path, spec: JobSpec) -> int:
 
 
 def test_probing_goes_on_while_it_saves_more_than_it_costs(tmp_path: Path, law: Law) -> None:
-    spec, seen = job(tmp_path), []
+    spec, seen = job(tmp_path, max_time_s=1e5, max_cost_usd=100.0), []
+    law.wall_s = 400.0
     design = first(tmp_path, spec)
-    result = estimate(tmp_path, spec, seen=seen)
+    result = estimate(tmp_path, spec, Goal(deadline_s=66_000.0), seen=seen)
     assert len(law.made) > design
     assert len(law.made) == len(set(law.made))
     assert len(result.probe_decisions) == len(law.made) - design
