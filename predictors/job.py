@@ -21,7 +21,7 @@ from predictors.residual import ResidualModel
 from predictors.run_time import RunParts
 from predictors.step_law import compute_per_sample_s
 from predictors.step_time import StepTimeRegressor
-from predictors.transfer import Ratio, learn_residual, machine_ratio, prior_of
+from predictors.transfer import MachineRatio, Ratio, learn_residual, prior_of
 
 if TYPE_CHECKING:
     from planner.core.distribution import Array
@@ -108,7 +108,7 @@ class ProbedJobPredictor:
         self.machines_ = {key: self._fit_machine(key, probes) for key in keys}
         self.memory_ = JobMemory(probes, seed=self.seed)
         self.base_ = max(self.machines_, key=lambda key: self.machines_[key].rows)
-        self._ratios: dict[str, Ratio] = {}
+        self._ratios: dict[str, MachineRatio] = {}
         return self
 
     def _fit_machine(self, key: str, probes: Sequence[ProbeResult]) -> _Machine:
@@ -160,8 +160,8 @@ class ProbedJobPredictor:
 
     def _runs(self, key: str, configs: Sequence[Config], work: WorkLoad) -> _Runs:
         machine = self.machines_.get(key) or self.machines_[self.base_]
-        ratio = self._ratio(key)
         columns = features.config_table(configs)
+        ratio = self._ratio(key, columns)
         step = _step_quantiles(machine.step, columns, ratio)
         batches = np.asarray([k.global_batch for _, k in configs], dtype=float)
         plan = run_time.steps_of(columns, batches, work.samples)
@@ -173,7 +173,7 @@ class ProbedJobPredictor:
             columns,
             work,
             epoch_s=step * per_epoch[:, None],
-            sample_s=np.full(len(configs), sample_s * np.exp(ratio.log_mean)),
+            sample_s=sample_s * np.exp(ratio.log_mean),
         )
         return _Runs(key, machine, ratio, configs, columns, step, per_epoch, run)
 
@@ -225,12 +225,12 @@ class ProbedJobPredictor:
             for i, peak in enumerate(memory.quantiles.tolist())
         ]
 
-    def _ratio(self, key: str) -> Ratio:
+    def _ratio(self, key: str, columns: features.Table) -> Ratio:
         if key in self.machines_:
-            return Ratio()
+            return Ratio.one(len(columns["workers"]))
         if key not in self._ratios:
-            self._ratios[key] = machine_ratio(self.others_, self.base_, key, seed=self.seed)
-        return self._ratios[key]
+            self._ratios[key] = MachineRatio(self.others_, self.base_, key, seed=self.seed)
+        return self._ratios[key].at(self.machines_[self.base_].step, columns)
 
     def _evidence(
         self, key: str, machine: _Machine, ratio: Ratio, resources: ResourceConfig, knobs: Knobs
@@ -296,7 +296,7 @@ def _step_quantiles(model: StepTimeRegressor, columns: features.Table, ratio: Ra
     z = np.asarray(Z)
     sigma = np.where(z < 0, np.hypot(low, ratio.log_sd)[:, None], 0.0)
     sigma = sigma + np.where(z >= 0, np.hypot(high, ratio.log_sd)[:, None], 0.0)
-    result: Array = np.exp(centre[:, None] + ratio.log_mean + sigma * z)
+    result: Array = np.exp((centre + ratio.log_mean)[:, None] + sigma * z)
     return result
 
 
@@ -324,7 +324,7 @@ def _bottlenecks(
     ratio: Ratio,
 ) -> list[Bottleneck]:
     """What a step waits for most: data, other workers, or the processor (`gpu`, also on CPUs)."""
-    if ratio.log_sd > 0 and ratio.jobs == 0:
+    if ratio.carried and ratio.jobs == 0:
         return ["unknown"] * len(configs)
     found = model.terms(columns)
     computing = found.step - found.exposed_load - found.exposed_sync

@@ -4,37 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from planner.core.types import ProbeResult
-from predictors import features
-from predictors.prior import StepPrior, bundled
+from predictors import bundled, features, machine_rows, prior
+from predictors.machines import MachineRegressor
+from predictors.prior import StepPrior
 from predictors.residual import MIN_JOBS, MIN_ROWS, ResidualModel, fit_residual
 from predictors.step_time import StepTimeRegressor
 
-_UNKNOWN_LOG_SD = 1.0
-_ONE_JOB_LOG_SD = 0.45
+if TYPE_CHECKING:
+    from planner.core.distribution import Array
+
 _LEAST_LOG_SD = 0.25
+"""Of the ratio of two machines: other jobs were measured with other software."""
 _MIN_ROWS_OF_JOB = 3
 _MAX_ROWS = 600
+_MOST_ROWS_OF_MACHINES = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """log(step time there / here): mean and standard deviation, and the jobs it was seen on."""
+    """log(step time there / here) of some configurations.
 
-    log_mean: float = 0.0
-    log_sd: float = 0.0
+    Attributes:
+        log_mean: Shape (n,).
+        log_sd: Standard deviation, shape (n,).
+        jobs: Other jobs it was seen on.
+        carried: Whether the configurations are on another kind of machine at all.
+    """
+
+    log_mean: Array
+    log_sd: Array
     jobs: int = 0
+    carried: bool = True
+
+    @classmethod
+    def one(cls, n: int) -> Ratio:
+        """The ratio of a machine to itself."""
+        return cls(log_mean=np.zeros(n), log_sd=np.zeros(n), carried=False)
 
 
-def machine_ratio(history: Sequence[ProbeResult], here: str, there: str, *, seed: int) -> Ratio:
+class MachineRatio:
     """How step times change from one kind of machine to another.
 
     Each job of the history that was probed on both is fitted here and compared with its probes
-    there; jobs count the same. Without any, the ratio is 1 with a factor of 5 either way at 90 %:
-    a guess, and shown as one.
+    there; `predictors.machines.MachineRegressor` makes the ratio of it, starting from published
+    measurements and data sheets. Where a type is unknown to both, the ratio is 1 with a factor of
+    5 either way at 90 %: a guess, and shown as one.
 
     Args:
         history: Kept probes of other jobs.
@@ -42,24 +61,46 @@ def machine_ratio(history: Sequence[ProbeResult], here: str, there: str, *, seed
         there: Machine that is asked for.
         seed: For the fits.
     """
-    jobs: dict[str, tuple[list[ProbeResult], list[ProbeResult]]] = {}
-    for probe in history:
-        key = features.machine_key(probe.resources)
-        if key in (here, there) and features.is_measured(probe):
-            jobs.setdefault(probe.fingerprint, ([], []))[0 if key == here else 1].append(probe)
-    logs = [_log_ratio(near, far, seed) for near, far in jobs.values() if near and far]
-    if not logs:
-        return Ratio(log_sd=_UNKNOWN_LOG_SD)
-    spread = float(np.std(logs, ddof=1)) if len(logs) > 1 else _ONE_JOB_LOG_SD
-    return Ratio(log_mean=float(np.mean(logs)), log_sd=max(spread, _LEAST_LOG_SD), jobs=len(logs))
+
+    def __init__(self, history: Sequence[ProbeResult], here: str, there: str, *, seed: int) -> None:
+        self.pair = pair = (here, there)
+        jobs: dict[str, tuple[list[ProbeResult], list[ProbeResult]]] = {}
+        for probe in history:
+            key = features.machine_key(probe.resources)
+            if key in (here, there) and features.is_measured(probe):
+                jobs.setdefault(probe.fingerprint, ([], []))[0 if key == here else 1].append(probe)
+        both = {name: probes for name, probes in jobs.items() if all(probes)}
+        tables, times = [_rows([], [], [], pair=pair, job="")], [np.zeros(0)]
+        for name, (near, far) in both.items():
+            law = StepTimeRegressor(members=1, prior=prior_of(near[0]), random_state=seed)
+            law.fit(features.probe_table(near), [features.mean_step_s(p) for p in near])
+            columns = features.probe_table(far)
+            batches, expected = columns["micro_batch"], law.predict(columns)
+            tables.append(_rows(batches, expected, batches, pair=pair, job=name))
+            times.append(np.asarray([features.mean_step_s(p) for p in far]))
+        X, y = machine_rows.joined(tables), np.concatenate(times)
+        recent = np.arange(len(y))[-_MOST_ROWS_OF_MACHINES:]
+        model = MachineRegressor(prior=bundled.machines())
+        self.jobs = len(both)
+        self.model = model.fit(features.take(X, recent), y[recent])
+
+    def at(self, law: StepTimeRegressor, columns: features.Table) -> Ratio:
+        """The ratio at configurations of a job, by its law here."""
+        batches = columns["micro_batch"]
+        asked = np.unique(batches)
+        rows = _rows(batches, law.predict(columns), asked, pair=self.pair, job="asked")
+        mean, sd = self.model.log_moments(rows)
+        of = np.searchsorted(asked, batches)
+        return Ratio(log_mean=mean[of], log_sd=np.maximum(sd, _LEAST_LOG_SD)[of], jobs=self.jobs)
 
 
-def _log_ratio(near: Sequence[ProbeResult], far: Sequence[ProbeResult], seed: int) -> float:
-    model = StepTimeRegressor(members=1, prior=prior_of(near[0]), random_state=seed)
-    model.fit(features.probe_table(near), [features.mean_step_s(p) for p in near])
-    expected = model.predict(features.probe_table(far))
-    seen = np.asarray([features.mean_step_s(p) for p in far])
-    return float(np.median(np.log(seen / expected)))
+def _rows(
+    batches: Any, here_s: Any, asked: Any, *, pair: tuple[str, str], job: str
+) -> dict[str, Any]:
+    if not len(asked):
+        batches, here_s = [1.0], [1.0]
+    described = machine_rows.describe(batches, here_s, asked)
+    return machine_rows.rows(described, *pair, job=job, model=job)
 
 
 def learn_residual(probes: Sequence[ProbeResult], *, seed: int) -> ResidualModel | None:
@@ -91,5 +132,5 @@ def prior_of(probe: ProbeResult) -> StepPrior:
 
     Of a GPU it is that for clusters never seen: whoever has the same type has another network.
     """
-    shipped = bundled()
+    shipped = prior.bundled()
     return shipped.unseen if probe.resources.gpu else shipped.of(None)

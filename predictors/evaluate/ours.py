@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from predictors.evaluate import ours_other
 from predictors.evaluate.data import Measurements
 from predictors.evaluate.ours_llm import language
 from predictors.evaluate.tasks import Question, model_of
@@ -27,6 +28,10 @@ def predict(question: Question) -> Array | None:
         return placements(question)
     if question.task in ("E1", "E2", "E3"):
         return language(question)
+    if question.task == "B1":
+        return ours_other.transfer(question)
+    if question.task == "C1":
+        return ours_other.families(question)
     return None
 
 

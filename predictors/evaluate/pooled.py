@@ -47,6 +47,20 @@ def logarithms(question: Question, *, alone: bool) -> Matrices:
     return _log(X), y, _log(asked)
 
 
+def log_baseline(question: Question, X: Array) -> Array:
+    """Logarithm of the time (s) that a row of `logarithms` would have if nothing were learned.
+
+    In B1 that of the GPU type it was measured on, in C1 that of scaling without loss, else 0.
+    """
+    if question.task == "B1":
+        return X[:, 0]
+    if question.task == "C1":
+        gpus, _, time_s, more, _, _ = X[:, -6:].T
+        ideal: Array = time_s + gpus - more
+        return ideal
+    return np.zeros(len(X))
+
+
 def anchored(question: Question, predicted_s: Array, at_probes_s: Array) -> Array:
     """Predictions times what those at the probes were short by, as a geometric mean."""
     if not len(at_probes_s):

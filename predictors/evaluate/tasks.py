@@ -54,6 +54,7 @@ class Question:
         task: One of `TASKS`.
         job: Its name.
         gpu: GPU type that is asked for.
+        dataset: What is trained on, for B1; the image size of some jobs is part of its name.
         benchmark: What is trained, for C1.
         probes: Rows of this job that were tried; the columns depend on the task. For B1
             `on_target` tells probes of the asked GPU type from those of the other.
@@ -72,6 +73,7 @@ class Question:
     asked: Table
     training: Measurements
     probe_gpu: str = ""
+    dataset: str = ""
     benchmark: str = ""
     probe_sync_s: Array = field(default_factory=lambda: np.zeros(0))
 
@@ -107,7 +109,7 @@ def cases(
         for job in judged.steps:
             yield from _step_cases(task, job, training, hold_out)
     elif task == "B1":
-        yield from _transfer_cases(judged, training)
+        yield from _transfer_cases(judged, training, hold_out)
     elif task == "C1":
         yield from _family_cases(judged.submissions, training)
     else:
@@ -207,7 +209,9 @@ def _unlike(columns: Table, probes: NDArray[np.intp]) -> Mask:
 # ---- B: another GPU type -------------------------------------------------------------------
 
 
-def _transfer_cases(judged: Measurements, training: Measurements) -> Iterator[Case]:
+def _transfer_cases(
+    judged: Measurements, training: Measurements, hold_out: HoldOut
+) -> Iterator[Case]:
     alone = [job for job in judged.steps if np.any(job.columns["workers"] == 1)]
     for here in alone:
         for there in alone:
@@ -218,7 +222,7 @@ def _transfer_cases(judged: Measurements, training: Measurements) -> Iterator[Ca
                 there.precision,
             )
             if same and here.gpu != there.gpu:
-                learned = others(training, here, "model")
+                learned = others(training, there, hold_out)
                 for probes in (0, 1):
                     yield from _transfer_case(here, there, learned, target_probes=probes)
 
@@ -248,6 +252,7 @@ def _transfer_case(
             job=f"{here.name}->{there.gpu}",
             gpu=there.gpu,
             probe_gpu=here.gpu,
+            dataset=here.dataset,
             probes=given,
             probe_s=np.concatenate([here.step_s[near], there.step_s[probes]]),
             asked={**take(there.columns, asked), "on_target": np.ones(len(asked))},
