@@ -180,23 +180,30 @@ def gaussian_process(question: Question) -> Array | None:
     """A Gaussian process on logarithms of the columns and of the time.
 
     In B1 and C1 it learns the logarithm of the ratio to the time here, or to scaling without loss,
-    so that it falls back on those where it knows nothing; in B1 the probe, which is one row among
-    hundreds of other jobs, shifts what the others say.
+    so that it falls back on those where it knows nothing. With a probe on the asked GPU type it
+    learns how that ratio changes from the middle batch, where the probe is.
     """
+    if question.task == "B1" and np.any(question.probes["on_target"]):
+        return _shape_process(question)
     X, y, asked = pooled.logarithms(question, alone=question.task in _PLACED)
-    learned = len(y)
-    if question.task == "B1":
-        learned -= int(np.sum(question.probes["on_target"]))
-    if learned < 2:
+    if len(y) < 2:
         return None
     base, asked_base = pooled.log_baseline(question, X), pooled.log_baseline(question, asked)
-    rows = np.random.default_rng(0).permutation(learned)[:600]
+    rows = np.random.default_rng(0).permutation(len(y))[:600]
     ratio = np.log(y[rows]) - base[rows]
     model = _process(X[rows].tobytes(), X.shape[1], ratio.tobytes())
     times: Array = np.exp(asked_base + model.predict(asked))
-    if learned == len(y):
-        return times
-    return pooled.anchored(question, times, np.exp(base + model.predict(X))[learned:])
+    return times
+
+
+def _shape_process(question: Question) -> Array | None:
+    X, y, asked = pooled.shapes(question)
+    shifted = pooled.by_peak(question)
+    if len(y) < 2 or shifted is None:
+        return shifted
+    model = _process(X.tobytes(), X.shape[1], y.tobytes())
+    times: Array = shifted * np.exp(model.predict(asked))
+    return times
 
 
 @lru_cache(maxsize=128)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -99,7 +99,13 @@ def pairs(training: Sequence[StepJob], here: str, there: str) -> tuple[Array, Ar
     Returns:
         Time here (s) and micro-batch, shape (n, 2), and the time there, s.
     """
-    found: list[tuple[float, float, float]] = []
+    found = [np.zeros((0, 3)), *pairs_of_jobs(training, here, there)]
+    table = np.concatenate(found)
+    return table[:, :2], table[:, 2]
+
+
+def pairs_of_jobs(training: Sequence[StepJob], here: str, there: str) -> Iterator[Array]:
+    """The same, job by job: time here (s), micro-batch and time there (s), shape (n, 3)."""
     for near in training:
         for far in training:
             same = (near.source, near.model, near.dataset, near.precision) == (
@@ -112,13 +118,41 @@ def pairs(training: Sequence[StepJob], here: str, there: str) -> tuple[Array, Ar
                 continue
             one = near.columns["workers"] == 1
             times = dict(zip(near.columns["micro_batch"][one], near.step_s[one], strict=True))
-            for batch, workers, time in zip(
-                far.columns["micro_batch"], far.columns["workers"], far.step_s, strict=True
-            ):
-                if workers == 1 and batch in times:
-                    found.append((times[batch], batch, time))
-    table = np.asarray(found).reshape(len(found), 3)
-    return table[:, :2], table[:, 2]
+            rows = zip(far.columns["micro_batch"], far.columns["workers"], far.step_s, strict=True)
+            found = [
+                (times[batch], batch, time)
+                for batch, workers, time in rows
+                if workers == 1 and batch in times
+            ]
+            if found:
+                yield np.asarray(found)
+
+
+def shapes(question: Question) -> tuple[Array, Array, Array]:
+    """How the ratio of two GPU types changes with the batch, from that at the middle one.
+
+    Returns:
+        Of the training rows: logarithms of the time here, the batch, and the batch over the
+        middle one, shape (n, 3), and the change of the log ratio, shape (n,); and the first three
+        of the asked rows with the probe in the middle.
+    """
+
+    def row(log_here: Array, log_batch: Array, middle: float) -> Array:
+        return np.stack([log_here, log_batch, log_batch - middle], axis=1)
+
+    X, y = [np.zeros((0, 3))], [np.zeros(0)]
+    for job in pairs_of_jobs(question.training.steps, question.probe_gpu, question.gpu):
+        log_here, batch, log_there = np.log(job[np.argsort(job[:, 1], kind="stable")]).T
+        i = len(batch) // 2
+        others = np.arange(len(batch)) != i
+        ratio = log_there - log_here
+        X.append(row(log_here, batch, float(batch[i]))[others])
+        y.append((ratio - ratio[i])[others])
+    near = question.probes["on_target"] == 0
+    m = question.asked["micro_batch"]
+    here = source_time(take(question.probes, near), question.probe_s[near], m)
+    middle = float(np.log(question.probes["micro_batch"][~near][0]))
+    return np.concatenate(X), np.concatenate(y), row(np.log(here), np.log(m), middle)
 
 
 def _transfer(question: Question) -> Matrices:
