@@ -221,12 +221,17 @@ class MachineRegressor(Estimator):
         own[np.diag_indices(len(own))] += np.exp(2 * self.log_sd_[-1])
         mean, covariance = posterior.at(cross, own)
         left, rest = kriging.given(mean, covariance, known, miss)
-        return left + self._mean(asked), _sd(rest) * self.widening_[int(np.any(known))]
+        # Rows of other pairs leave the spread as wide as the covariance has it, which is enough.
+        widening = self.widening_[int(np.any(known))] if self._has_own_rows(pair) else 1.0
+        return left + self._mean(asked), _sd(rest) * widening
+
+    def _has_own_rows(self, pair: str) -> bool:
+        return int(np.sum(self.table_["pair"] == pair)) >= _ENOUGH_ROWS
 
     def _rows_for(self, pair: str) -> tuple[NDArray[np.intp], Posterior]:
         """Rows of the pair where there are enough, else of all pairs, and what they say."""
         own = np.flatnonzero(self.table_["pair"] == pair)
-        key = pair if len(own) >= _ENOUGH_ROWS else ""
+        key = pair if self._has_own_rows(pair) else ""
         if key not in self._posteriors:
             n = len(self.miss_)
             index = own if key else np.arange(n)[:: -(-n // _MOST_ROWS) or 1]
