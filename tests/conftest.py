@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from pytest_socket import socket_allow_hosts
 
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+# A shell starts what it puts in the background deaf to Ctrl-C, and what we start would be as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

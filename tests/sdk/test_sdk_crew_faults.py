@@ -207,15 +207,13 @@ def test_nobody_joins_before_a_step_too_short_to_be_shared_out(
 ) -> None:
     """The change is due where 3 samples are left of an epoch: the step after them is the first."""
     strike = """
-        real = boundary.CrewBoundary._ask
-        def ask(self):
-            real(self)
+        real = boundary.CrewBoundary.look
+        def look(self, *, always=False):
             while self._keeper.at.step == 6 and self._crew.board.ready is None:
                 time.sleep(0.01)
-                real(self)
-            if self._keeper.at.step == 6 and self._known is None:
-                real(self)
-        boundary.CrewBoundary._ask = ask
+                real(self, always=always)
+            return real(self, always=always)
+        boundary.CrewBoundary.look = look
     """
     job = job_of(bench, nursery, 0, strike, SAMPLES=195)
     job.start(1)
