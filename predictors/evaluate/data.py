@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from planner.core.errors import UsageError
+from predictors import llm_law
 
 if TYPE_CHECKING:
     from planner.core.distribution import Array
@@ -56,19 +57,7 @@ class StepJob:
         return f"{self.source}/{self.model}/{self.dataset}/{self.gpu}"
 
 
-LLM_COLUMNS = (
-    "num_gpus",
-    "num_nodes",
-    "global_batch_size",
-    "micro_batch_size",
-    "hidden_size",
-    "attention_heads",
-    "num_layers",
-    "seq_len",
-    "tp",
-    "dp",
-    "pp",
-)
+LLM_COLUMNS = llm_law.COLUMNS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
