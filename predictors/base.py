@@ -8,10 +8,11 @@ xgboost inside functions only.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from planner.core.prediction import Prediction
-from planner.core.types import Knobs, ModelCard, ProbeResult, ResourceConfig, WorkLoad
+from planner.core.types import Knobs, ModelCard, Offer, ProbeResult, ResourceConfig, WorkLoad
 
 if TYPE_CHECKING:
     from planner.core.distribution import Array
@@ -35,6 +36,15 @@ class DistributionRegressor(Protocol):
         """Quantiles at `planner.core.distribution.LEVELS`, shape (n, len(LEVELS))."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """What a finished run cost, and what an hour of it was said to cost."""
+
+    run_s: float
+    usd_per_h: float
+    cost_usd: float
+
+
 class JobPredictor(Protocol):
     """All that an estimate needs of one job: fitted on its probes, asked for configurations."""
 
@@ -46,9 +56,18 @@ class JobPredictor(Protocol):
         """
 
     def predict(
-        self, configs: Sequence[tuple[ResourceConfig, Knobs]], work: WorkLoad
+        self,
+        configs: Sequence[tuple[ResourceConfig, Knobs]],
+        work: WorkLoad,
+        offers: Sequence[Offer] | None = None,
     ) -> list[Prediction]:
-        """What each configuration would do with the whole job, in the order given."""
+        """What each configuration would do with the whole job, in the order given.
+
+        Args:
+            configs: What is asked about.
+            work: The whole job.
+            offers: How each of them can be had; None for at once, free and never interrupted.
+        """
 
     def draws(self, configs: Sequence[tuple[ResourceConfig, Knobs]], work: WorkLoad) -> Array:
         """Joint draws of whole-run times, s, shape (draws, n): what further probes could tell.

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from planner.core.types import Knobs, ProbeResult, ResourceConfig
+from planner.core.distribution import LEVELS
+from planner.core.types import Knobs, Offer, ProbeResult, ResourceConfig, WorkLoad
+from predictors.columns import named_columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,13 +80,9 @@ def table(X: Any, *, optional: Sequence[str] = ()) -> dict[str, Array]:
 
 
 def _raw_columns(X: Any) -> dict[str, Any]:
-    names = getattr(getattr(X, "dtype", None), "names", None)
-    if names:  # numpy structured array
-        return {name: X[name] for name in names}
-    if isinstance(X, Mapping):
-        return dict(X)
-    if hasattr(X, "columns"):  # pandas, polars
-        return {str(name): np.asarray(X[name]) for name in X.columns}
+    named = named_columns(X)
+    if named is not None:
+        return named
     values = np.asarray(X, dtype=float)
     if values.ndim != 2 or values.shape[1] != len(COLUMNS):
         raise ValueError(
@@ -147,6 +145,66 @@ def probe_table(probes: Sequence[ProbeResult]) -> dict[str, Array]:
     waits = [np.nan if p.loader_wait_s is None else p.loader_wait_s for p in probes]
     columns["loader_wait_s"] = np.asarray(waits, dtype=float)
     return columns
+
+
+def trial_table(probes: Sequence[ProbeResult]) -> dict[str, Array]:
+    """Measured probes as trials of `predictors.run_time.RunTimeRegressor`."""
+
+    def column(values: Sequence[float | None]) -> Array:
+        return np.asarray([np.nan if v is None or v < 0 else v for v in values], dtype=float)
+
+    # A probe of a job that saves ends with a checkpoint, unless that failed or the probe was cut
+    # short: then its time is open.
+    ended_without = [p.checkpoint_s is None and not p.cut and not p.error for p in probes]
+    saved = [0.0 if none else p.checkpoint_s for p, none in zip(probes, ended_without, strict=True)]
+    return {
+        **probe_table(probes),
+        "step_time_s": column([mean_step_s(p) for p in probes]),
+        "start_s": column([p.start_s for p in probes]),
+        "tail_s": column([p.tail_s for p in probes]),
+        "tail_samples": column([p.tail_samples for p in probes]),
+        "checkpoint_s": column(saved),
+        "rest_s": column([p.rest_s for p in probes]),
+        "unsteadiness": column([unsteadiness(p) for p in probes]),
+        "crowding": column([crowding(p) for p in probes]),
+    }
+
+
+def run_table(
+    configs: Sequence[tuple[ResourceConfig, Knobs]],
+    work: WorkLoad,
+    offers: Sequence[Offer] | None = None,
+) -> dict[str, Array]:
+    """Whole runs, as `predictors.run_time` and `predictors.cost` take them.
+
+    Without `offers` they start at once, are free and are not interrupted.
+    """
+    n = len(configs)
+    columns = {
+        **config_table(configs),
+        "global_batch": np.asarray([k.global_batch for _, k in configs], dtype=float),
+        "samples": np.full(n, float(work.samples)),
+        "epochs": np.full(n, float(work.epochs)),
+        "tail_samples": np.full(n, float(work.tail_samples)),
+        "checkpoint_interval_s": np.asarray(
+            [k.checkpoint_interval_s for _, k in configs], dtype=float
+        ),
+    }
+    if offers is None:
+        return {**columns, "usd_per_h": np.zeros(n)}
+    prices = [o.price for o in offers]
+
+    def column(values: Sequence[float | None]) -> Array:
+        return np.asarray([np.nan if v is None else v for v in values], dtype=float)
+
+    return {
+        **columns,
+        "wait_s": np.asarray([o.wait_s.quantiles for o in offers]).reshape(n, len(LEVELS)),
+        "usd_per_h": column([p.usd_per_h for p in prices]),
+        "p50_24h_usd_per_h": column([p.p50_24h_usd_per_h for p in prices]),
+        "p90_24h_usd_per_h": column([p.p90_24h_usd_per_h for p in prices]),
+        "interruptions_per_h": column([p.interruptions_per_h or 0.0 for p in prices]),
+    }
 
 
 def is_measured(probe: ProbeResult) -> bool:

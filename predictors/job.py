@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from planner.core.distribution import I05, I50, I95, Distribution, Evidence, Z
+from planner.core.distribution import I50, Distribution, Evidence
 from planner.core.prediction import Bottleneck, Prediction
-from planner.core.types import Knobs, ModelCard, ProbeResult, ResourceConfig, WorkLoad
-from predictors import features, run_time
+from planner.core.types import Knobs, ModelCard, Offer, ProbeResult, ResourceConfig, WorkLoad
+from predictors import features
+from predictors.base import Bill
 from predictors.conformal import Calibration, calibrate
+from predictors.cost import CostRegressor
 from predictors.evidence import measured, unique
 from predictors.job_memory import JobMemory, WorkerMemory, errors_of
 from predictors.prior import bundled
 from predictors.residual import ResidualModel
-from predictors.run_time import RunParts
-from predictors.step_law import compute_per_sample_s
+from predictors.run_time import Runs, RunTimeRegressor
 from predictors.step_time import StepTimeRegressor
-from predictors.transfer import MachineRatio, Ratio, learn_residual, prior_of
+from predictors.transfer import MachineRatio, learn_residual, prior_of
 
 if TYPE_CHECKING:
     from planner.core.distribution import Array
@@ -35,31 +36,21 @@ _NEARLY_FULL = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Machine:
-    """Models of one kind of machine."""
+    """What is known of one kind of machine; of `evidence` by the configuration.
 
-    step: StepTimeRegressor
-    parts: RunParts
-    probed: frozenset[tuple[int, int, int]]
-    rows: int
-    unsteadiness: float
-    crowding: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Runs:
-    """Configurations on one kind of machine: steps and whole runs without drift, quantiles, s.
-
-    `per_epoch` is how many full steps an epoch is worth, shape (n,).
+    `ratio` is None for one that the job was probed on.
     """
 
-    key: str
-    machine: _Machine
-    ratio: Ratio
-    configs: Sequence[Config]
-    columns: features.Table
-    step: Array
-    per_epoch: Array
-    run: Array
+    runs: RunTimeRegressor
+    probed: frozenset[tuple[int, int, int]] = frozenset()
+    rows: int = 0
+    ratio: MachineRatio | None = None
+
+    def evidence(self, resources: ResourceConfig, knobs: Knobs) -> Evidence:
+        """Where a prediction of this configuration comes from."""
+        if self.ratio is None:
+            return "probe" if _shape(resources, knobs) in self.probed else "transfer"
+        return "history" if self.ratio.jobs else "prior"
 
 
 class ProbedJobPredictor:
@@ -72,6 +63,7 @@ class ProbedJobPredictor:
     Args:
         history: Kept probes of other jobs.
         finished: Predicted and real whole-run times (s) of finished runs.
+        bills: What finished runs cost.
         saves: Whether the job may write checkpoints.
         seed: Everything drawn at random follows from it.
     """
@@ -81,11 +73,13 @@ class ProbedJobPredictor:
         *,
         history: Sequence[ProbeResult] = (),
         finished: Sequence[tuple[Distribution, float]] = (),
+        bills: Sequence[Bill] = (),
         saves: bool = True,
         seed: int = 0,
     ) -> None:
         self.history = tuple(history)
         self.finished = tuple(finished)
+        self.bills = tuple(bills)
         self.saves = saves
         self.seed = seed
 
@@ -102,44 +96,51 @@ class ProbedJobPredictor:
         own = {p.fingerprint for p in probes}
         self.others_ = tuple(p for p in self.history if p.fingerprint not in own)
         self.calibration_: Calibration = calibrate(self.finished)
+        self.cost_ = _cost_of(self.bills)
         self.probes_ = probes
         self.residual_ = learn_residual([*self.others_, *probes], seed=self.seed)
         keys = dict.fromkeys(features.machine_key(p.resources) for p in good)
         self.machines_ = {key: self._fit_machine(key, probes) for key in keys}
         self.memory_ = JobMemory(probes, seed=self.seed)
         self.base_ = max(self.machines_, key=lambda key: self.machines_[key].rows)
-        self._ratios: dict[str, MachineRatio] = {}
+        self._carried: dict[str, _Machine] = {}
         return self
 
     def _fit_machine(self, key: str, probes: Sequence[ProbeResult]) -> _Machine:
-        here = [p for p in probes if features.machine_key(p.resources) == key]
-        good = [p for p in here if features.is_measured(p)]
-        step = self._step_model(good[0], self.residual_)
-        step.fit(*_step_rows(good, step.trial_sigma))
+        good = [p for p in measured(probes) if features.machine_key(p.resources) == key]
+        first = good[0].resources
+        runs = RunTimeRegressor(
+            prior=prior_of(good[0]),
+            residual=self._residual(first, self.residual_),
+            calibration=self.calibration_,
+            saves=self.saves,
+            random_state=self.seed,
+        )
+        wall_s = [max(p.wall_s, features.mean_step_s(p)) for p in good]
+        weight = [features.step_weight(p, StepTimeRegressor().trial_sigma) for p in good]
         return _Machine(
-            step=step,
-            parts=run_time.parts_of(good, saves=self.saves),
+            runs=runs.fit(features.trial_table(good), wall_s, weight),
             probed=frozenset(_shape(p.resources, p.knobs) for p in good),
             rows=len(good),
-            unsteadiness=float(np.median([features.unsteadiness(p) for p in good])),
-            crowding=max(features.crowding(p) for p in good),
         )
 
-    def _step_model(self, probe: ProbeResult, learned: ResidualModel | None) -> StepTimeRegressor:
-        """For the machine of a probe: what was learned here goes before what is shipped."""
-        shipped = bundled().residual if probe.resources.gpu else None
-        return StepTimeRegressor(
-            prior=prior_of(probe), residual=learned or shipped, random_state=self.seed
-        )
+    def _residual(
+        self, resources: ResourceConfig, learned: ResidualModel | None
+    ) -> ResidualModel | None:
+        """For a kind of machine: what was learned here goes before what is shipped."""
+        return learned or (bundled().residual if resources.gpu else None)
 
     # ---- predicting
 
-    def predict(self, configs: Sequence[Config], work: WorkLoad) -> list[Prediction]:
+    def predict(
+        self, configs: Sequence[Config], work: WorkLoad, offers: Sequence[Offer] | None = None
+    ) -> list[Prediction]:
         """What each configuration would do with the whole job, in the order given."""
         result: list[Prediction | None] = [None] * len(configs)
         for key, rows in _by_machine(configs).items():
-            predicted = self._predict_machine(self._runs(key, [configs[i] for i in rows], work))
-            for i, prediction in zip(rows, predicted, strict=True):
+            here = [configs[i] for i in rows]
+            asked = features.run_table(here, work, [offers[i] for i in rows] if offers else None)
+            for i, prediction in zip(rows, self._predict_machine(key, here, asked), strict=True):
                 result[i] = prediction
         return [p for p in result if p is not None]
 
@@ -150,67 +151,64 @@ class ProbedJobPredictor:
         """
         result = np.empty((DRAWS, len(configs)))
         for key, rows in _by_machine(configs).items():
-            runs = self._runs(key, [configs[i] for i in rows], work)
             rng = np.random.default_rng([self.seed, zlib.crc32(key.encode())])
-            log_step = runs.machine.step.log_draws(runs.columns, rng, size=DRAWS)
-            log_step += runs.ratio.log_mean + runs.ratio.log_sd * rng.standard_normal((DRAWS, 1))
-            training = work.epochs * runs.per_epoch * (np.exp(log_step) - runs.step[:, I50])
-            result[:, rows] = runs.run[:, I50] + training
+            asked = features.run_table([configs[i] for i in rows], work)
+            result[:, rows] = self._machine(key).runs.draws(asked, rng, size=DRAWS)
         return result
 
-    def _runs(self, key: str, configs: Sequence[Config], work: WorkLoad) -> _Runs:
-        machine = self.machines_.get(key) or self.machines_[self.base_]
-        columns = features.config_table(configs)
-        ratio = self._ratio(key, columns)
-        step = _step_quantiles(machine.step, columns, ratio)
-        batches = np.asarray([k.global_batch for _, k in configs], dtype=float)
-        plan = run_time.steps_of(columns, batches, work.samples)
-        per_epoch = plan.full + plan.has_last * _last_share(machine.step, columns, plan)
-        sample_s = float(compute_per_sample_s(machine.step.theta_[:1], machine.step.scale_)[0])
-        run = run_time.run_quantiles(
-            machine.parts,
-            configs,
-            columns,
-            work,
-            epoch_s=step * per_epoch[:, None],
-            sample_s=sample_s * np.exp(ratio.log_mean),
-        )
-        return _Runs(key, machine, ratio, configs, columns, step, per_epoch, run)
+    def _machine(self, key: str) -> _Machine:
+        """Models of a kind of machine; where there was no probe, those of the best known one."""
+        if key in self.machines_:
+            return self.machines_[key]
+        if key not in self._carried:
+            ratio = MachineRatio(self.others_, self.base_, key, seed=self.seed)
+            runs = self.machines_[self.base_].runs.carried(ratio)
+            self._carried[key] = _Machine(runs=runs, ratio=ratio)
+        return self._carried[key]
 
-    def _predict_machine(self, runs: _Runs) -> list[Prediction]:
-        machine, ratio, configs, columns = runs.machine, runs.ratio, runs.configs, runs.columns
-        memory = self.memory_.predict(configs, columns)
-        calibration, steps, company = self.calibration_, machine.unsteadiness, machine.crowding
-        shown = calibration.widen(runs.run, unsteadiness=steps, crowding=company)
-        without_runs = Calibration().widen(runs.run, unsteadiness=steps, crowding=company)
-        alone = calibration.widen(runs.run, unsteadiness=steps)
+    def _predict_machine(
+        self, key: str, configs: Sequence[Config], asked: features.Table
+    ) -> list[Prediction]:
+        machine = self._machine(key)
+        runs = machine.runs.runs(asked)
+        cost_usd = self.cost_.predict_distribution({**asked, "run_s": runs.run_s})
+        memory = self.memory_.predict(configs, asked)
+        unknown = machine.ratio is not None and machine.ratio.jobs == 0
+        bounds: Sequence[Bottleneck] = ["unknown"] * len(configs)
+        if not unknown:
+            bounds = _bottlenecks(machine.runs.step_, asked, configs, memory.quantiles)
         return self._assemble(
-            step=calibration.widen(runs.step, unsteadiness=steps, crowding=company),
-            run=shown,
-            by_runs=_times_as_wide(shown, without_runs),
-            by_company=_times_as_wide(shown, alone),
+            runs=runs,
+            cost_usd=cost_usd,
+            widened=machine.runs.widened(runs.plain_s),
             memory=memory,
-            bounds=_bottlenecks(machine.step, columns, configs, memory.quantiles, ratio),
-            evidence=[self._evidence(runs.key, machine, ratio, r, k) for r, k in configs],
+            bounds=bounds,
+            evidence=[machine.evidence(r, k) for r, k in configs],
         )
 
     def _assemble(
         self,
         *,
-        step: Array,
-        run: Array,
-        by_runs: Array,
-        by_company: Array,
+        runs: Runs,
+        cost_usd: Array,
+        widened: tuple[Array, Array],
         memory: WorkerMemory,
         bounds: Sequence[Bottleneck],
         evidence: Sequence[Evidence],
     ) -> list[Prediction]:
         calibration = self.calibration_
-        step_rows, run_rows = step.tolist(), run.tolist()
+        rows = zip(
+            *(q.tolist() for q in (runs.step_s, runs.run_s, runs.total_s, cost_usd)),
+            memory.quantiles.tolist(),
+            strict=True,
+        )
         return [
             Prediction(
-                step_time_s=Distribution(quantiles=tuple(step_rows[i]), evidence=evidence[i]),
-                run_s=Distribution(quantiles=tuple(run_rows[i]), evidence=evidence[i]),
+                step_time_s=Distribution(quantiles=tuple(step), evidence=evidence[i]),
+                run_s=Distribution(quantiles=tuple(run), evidence=evidence[i]),
+                total_s=Distribution(quantiles=tuple(total), evidence=evidence[i]),
+                cost_usd=Distribution(quantiles=tuple(cost), evidence=evidence[i]),
+                interruptions=float(runs.interruptions[i]),
                 memory_bytes=Distribution(quantiles=tuple(peak), evidence=memory.evidence[i]),
                 memory_parts=memory.parts[i],
                 p_oom=float(memory.p_oom[i]),
@@ -219,25 +217,11 @@ class ProbedJobPredictor:
                 interval_method=calibration.method,
                 calibrated=calibration.radius is not None,
                 n_calibration=calibration.n,
-                widened_by_runs=float(by_runs[i]),
-                widened_by_company=float(by_company[i]),
+                widened_by_runs=float(widened[0][i]),
+                widened_by_company=float(widened[1][i]),
             )
-            for i, peak in enumerate(memory.quantiles.tolist())
+            for i, (step, run, total, cost, peak) in enumerate(rows)
         ]
-
-    def _ratio(self, key: str, columns: features.Table) -> Ratio:
-        if key in self.machines_:
-            return Ratio.one(len(columns["workers"]))
-        if key not in self._ratios:
-            self._ratios[key] = MachineRatio(self.others_, self.base_, key, seed=self.seed)
-        return self._ratios[key].at(self.machines_[self.base_].step, columns)
-
-    def _evidence(
-        self, key: str, machine: _Machine, ratio: Ratio, resources: ResourceConfig, knobs: Knobs
-    ) -> Evidence:
-        if key in self.machines_:
-            return "probe" if _shape(resources, knobs) in machine.probed else "transfer"
-        return "history" if ratio.jobs else "prior"
 
     # ---- telling
 
@@ -251,9 +235,14 @@ class ProbedJobPredictor:
             here = [p for p in self.probes_ if features.machine_key(p.resources) == key]
             good = [p for p in here if features.is_measured(p)]
             if len({_shape(p.resources, p.knobs) for p in good}) > 1:
-                fresh = self._step_model(good[0], unseen)
-                columns, y, weight = _step_rows(good, fresh.trial_sigma)
-                guess = fresh.leave_one_out(columns, y, weight)
+                fresh = StepTimeRegressor(
+                    prior=prior_of(good[0]),
+                    residual=self._residual(good[0].resources, unseen),
+                    random_state=self.seed,
+                )
+                y = np.asarray([features.mean_step_s(p) for p in good])
+                weight = [features.step_weight(p, fresh.trial_sigma) for p in good]
+                guess = fresh.leave_one_out(features.probe_table(good), y, weight)
                 time_errors += list(np.abs(guess / y - 1))
             memory_errors += errors_of(here, seed=self.seed)
         calibration = self.calibration_
@@ -281,39 +270,13 @@ def _shape(resources: ResourceConfig, knobs: Knobs) -> tuple[int, int, int]:
     return resources.nodes, resources.workers_per_node, knobs.micro_batch
 
 
-def _step_rows(
-    probes: Sequence[ProbeResult], trial_sigma: float
-) -> tuple[dict[str, Array], Array, Array]:
-    """Table, mean step times (s) and weights of measured probes."""
-    y = np.asarray([features.mean_step_s(p) for p in probes])
-    weight = np.asarray([features.step_weight(p, trial_sigma) for p in probes])
-    return features.probe_table(probes), y, weight
-
-
-def _step_quantiles(model: StepTimeRegressor, columns: features.Table, ratio: Ratio) -> Array:
-    """Quantiles of the step time without drift, s, shape (n, len(LEVELS))."""
-    centre, low, high = model.log_moments(columns)
-    z = np.asarray(Z)
-    sigma = np.where(z < 0, np.hypot(low, ratio.log_sd)[:, None], 0.0)
-    sigma = sigma + np.where(z >= 0, np.hypot(high, ratio.log_sd)[:, None], 0.0)
-    result: Array = np.exp((centre + ratio.log_mean)[:, None] + sigma * z)
-    return result
-
-
-def _times_as_wide(shown: Array, other: Array) -> Array:
-    """Width of 90 % intervals over that of others, as logarithms, of quantiles (n, len(LEVELS))."""
-    one, two = (np.maximum(np.log(q[:, I95] / q[:, I05]), 1e-9) for q in (shown, other))
-    result: Array = one / two
-    return result
-
-
-def _last_share(model: StepTimeRegressor, columns: features.Table, plan: run_time.Steps) -> Array:
-    """Time of an epoch's last, shorter step as a share of a full one."""
-    last = dict(columns)
-    last["micro_batch"] = plan.last_micro_batch
-    last["accumulation"] = plan.last_accumulation
-    result: Array = model.terms(last).step / model.terms(columns).step
-    return result
+def _cost_of(bills: Sequence[Bill]) -> CostRegressor:
+    """What hours cost, from finished runs; as told where there are none."""
+    X: Mapping[str, Array] = {
+        "run_s": np.asarray([b.run_s for b in bills], dtype=float),
+        "usd_per_h": np.asarray([b.usd_per_h for b in bills], dtype=float),
+    }
+    return CostRegressor().fit(X, [b.cost_usd for b in bills])
 
 
 def _bottlenecks(
@@ -321,11 +284,8 @@ def _bottlenecks(
     columns: features.Table,
     configs: Sequence[Config],
     memory: Array,
-    ratio: Ratio,
 ) -> list[Bottleneck]:
     """What a step waits for most: data, other workers, or the processor (`gpu`, also on CPUs)."""
-    if ratio.carried and ratio.jobs == 0:
-        return ["unknown"] * len(configs)
     found = model.terms(columns)
     computing = found.step - found.exposed_load - found.exposed_sync
     largest = np.argmax(np.stack([computing, found.exposed_load, found.exposed_sync]), axis=0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from predictors.columns import named_columns
 from predictors.gpus import peak_of
 from predictors.llm_law import COLUMNS, MACHINE, micro_batches
 
@@ -35,7 +36,9 @@ def llm_rows(X: Any, *, gpu: str, network_gb_per_s: float) -> tuple[dict[str, Ar
         ValueError: A column is missing or no positive numbers; GPUs, layers or batches that cannot
             be divided as asked.
     """
-    raw = _raw(X)
+    raw = named_columns(X)
+    if raw is None:
+        raise ValueError(f"need named columns {', '.join(COLUMNS)}; got {type(X).__name__}")
     missing = [name for name in COLUMNS if name not in raw and name != "num_nodes"]
     if missing:
         raise ValueError(f"missing columns {missing}; there are {sorted(raw)}")
@@ -59,17 +62,6 @@ def llm_rows(X: Any, *, gpu: str, network_gb_per_s: float) -> tuple[dict[str, Ar
     table = np.asarray([(p.half_tflops, p.bandwidth_gb_per_s) for g in gpus if (p := found[g])])
     machine = [*table.reshape(n, 2).T, np.full(n, float(network_gb_per_s))]
     return {**c, **dict(zip(MACHINE, machine, strict=True))}, gpus
-
-
-def _raw(X: Any) -> Mapping[str, Any]:
-    names = getattr(getattr(X, "dtype", None), "names", None)
-    if names:  # numpy structured array
-        return {name: X[name] for name in names}
-    if isinstance(X, Mapping):
-        return X
-    if hasattr(X, "columns"):  # pandas, polars
-        return {str(name): np.asarray(X[name]) for name in X.columns}
-    raise ValueError(f"need named columns {', '.join(COLUMNS)}; got {type(X).__name__}")
 
 
 def _check_division(c: Mapping[str, Array]) -> None:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from planner.core.distribution import Distribution
     from planner.core.types import ProbeResult
-    from predictors.base import JobPredictor
+    from predictors.base import Bill, JobPredictor
 
 
 def job_predictor(
     history: Sequence[ProbeResult] = (),
     finished: Sequence[tuple[Distribution, float]] = (),
+    bills: Sequence[Bill] = (),
     saves: bool = True,
     seed: int = 0,
 ) -> JobPredictor:
@@ -22,9 +23,12 @@ def job_predictor(
     Args:
         history: Kept probes of other jobs (this job's own are left out by fingerprint).
         finished: Predicted whole-run time and real one, s, of runs that finished.
+        bills: What runs that finished cost.
         saves: Whether the job may write checkpoints, as those of tier 0 never do.
         seed: The same evidence and seed give the same predictions.
     """
     from predictors.job import ProbedJobPredictor
 
-    return ProbedJobPredictor(history=history, finished=finished, saves=saves, seed=seed)
+    return ProbedJobPredictor(
+        history=history, finished=finished, bills=bills, saves=saves, seed=seed
+    )

@@ -1,226 +1,310 @@
-"""Whole runs: start, steps, evaluations, checkpoints and finish, added up as distributions.
-
-::
-
-    run = start + epochs (steps T) + evaluations + checkpoints + finish
-
-Parts are seconds at the probes' machine speed, so that their errors are independent and add in
-quadrature; steps share theirs and add as they are. Drift of the machine between probe and run
-multiplies the whole and is added last (`predictors.conformal`).
-"""
+"""`RunTimeRegressor`: from the launch of a job to its end, as a distribution."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
-from math import sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from planner.core.distribution import I50, LEVELS, Z, add_independent
-from planner.core.types import Knobs, ProbeResult, ResourceConfig, WorkLoad
-from predictors.features import Table, is_measured
+from planner.core.distribution import I05, I50, I95, LEVELS, Z, add_independent
+from predictors import run_parts
+from predictors.columns import named_columns
+from predictors.conformal import Calibration
+from predictors.estimator import Estimator
+from predictors.features import Table, table, targets
+from predictors.interruptions import RESTART_S, interrupted, ordered
+from predictors.prior import StepPrior
+from predictors.residual import ResidualModel
+from predictors.run_parts import MEASURED, RunParts
+from predictors.step_law import compute_per_sample_s
+from predictors.step_time import StepTimeRegressor
+from predictors.transfer import MachineRatio, Ratio
 
 if TYPE_CHECKING:
     from planner.core.distribution import Array
 
-_FORWARD_SHARE = 1 / 3
-"""Evaluating a sample costs a forward pass: a third of training on it."""
-_EVALUATED_SHARE = 0.6
-"""Share of the non-training samples seen at each epoch's end (the rest is the test split)."""
-_EVALUATION_LOG_SD = 0.6
-_FINISH_LOG_SD = 0.6
-_START_LOG_SD = 0.2
-"""Ten pairs of a probe's start and its run's, of scripts that import torch on a shared machine,
-differed by 0.29 (standard deviation of the logarithm; 0.16 by their median)."""
-_UNSEEN_START_S = 10.0
-_UNSEEN_CHECKPOINT_S, _UNSEEN_CHECKPOINT_LOG_SD = 1.0, 2.0
-"""From nothing to half a minute: models are small or large, and so are disks."""
-_PRIOR_ROWS = 4.0
-"""So many measurements the noise of a part that is assumed beforehand counts for."""
+WORK: tuple[str, ...] = (
+    "samples",
+    "epochs",
+    "tail_samples",
+    "checkpoint_interval_s",
+    "interruptions_per_h",
+)
+"""Columns of what there is to do, beside `features.COLUMNS`.
+
+`samples`: training samples of one epoch. `epochs`: passes over them. `tail_samples`: other samples
+of the data set, which evaluations see (default 0). `checkpoint_interval_s`: 0, the default, for
+none but the last. `interruptions_per_h`: while it runs (default 0). Also taken is `wait_s`, until
+it may start: a vector (n,), or quantiles (n, len(LEVELS)); default 0.
+"""
+_DEFAULTS = {"tail_samples": 0.0, "checkpoint_interval_s": 0.0, "interruptions_per_h": 0.0}
+_TRIAL = ("steps", "step_time_s", "loader_wait_s", "unsteadiness", "crowding")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """A measured part of a run by worker count: pairs of (workers, s), and its noise.
-
-    `log_sd` is the noise of one measurement before any was made; those of one worker count that
-    differ more, or less, move it.
-    """
-
-    seen: tuple[tuple[int, float], ...]
-    log_sd: float
-    unseen_s: float = 0.0
-    unseen_log_sd: float = 1.0
-
-    def at(self, workers: Array) -> tuple[Array, Array]:
-        """Median (s) and standard deviation of the logarithm: that of the nearest worker count."""
-        if not self.seen:
-            return np.full(len(workers), self.unseen_s), np.full(len(workers), self.unseen_log_sd)
-        counts = np.asarray([w for w, _ in self.seen], dtype=float)
-        logs = np.log(np.maximum([s for _, s in self.seen], 1e-6))
-        median, sd = np.empty(len(workers)), np.empty(len(workers))
-        for value in np.unique(workers):
-            distance = np.abs(np.log2(counts / value))
-            nearest = distance == distance.min()
-            here = workers == value
-            median[here] = np.exp(logs[nearest].mean())
-            sd[here] = self._noise(logs[nearest]) + 0.15 * distance.min()
-        return median, sd
-
-    def _noise(self, logs: Array) -> float:
-        """Standard deviation of the logarithm: `log_sd`, as good as `_PRIOR_ROWS`, and these."""
-        squares = float(np.sum((logs - logs.mean()) ** 2))
-        return sqrt((_PRIOR_ROWS * self.log_sd**2 + squares) / (_PRIOR_ROWS + len(logs) - 1))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunParts:
-    """What probes showed of everything but the steps.
+class Runs:
+    """What runs take, quantiles in s of shape (n, len(LEVELS)) where nothing else is said.
 
     Attributes:
-        start: From launch to the first step.
-        tail: After an epoch's last batch, on `tail_samples` samples (None when unknown).
-        checkpoint: Writing one, for which a probe stands still; 0 when a probe came to its end
-            without one, as tier 0 does. It is the most that one costs a run, which writes slow
-            ones while it goes on.
-        rest: What a run has once besides: slower first steps, leaving.
+        step_s: One optimiser step.
+        plain_s: Running, without interruptions, and without drift of the machine between trial and
+            run: what the model is unsure of alone.
+        run_s: Running, with both.
+        total_s: Waiting and running.
+        interruptions: Expected number of them, shape (n,).
     """
 
-    start: Part
-    tail: Part
-    tail_samples: float | None
-    checkpoint: Part
-    rest: Part
+    step_s: Array
+    plain_s: Array
+    run_s: Array
+    total_s: Array
+    interruptions: Array
 
 
-def parts_of(probes: Sequence[ProbeResult], *, saves: bool = True) -> RunParts:
-    """Learn the parts from the probes that ended well, of a job that may save or that cannot."""
-    good = [p for p in probes if is_measured(p)]
+class RunTimeRegressor(Estimator):
+    """Time of a whole run, s: wait, start, steps, evaluations, checkpoints, restarts, finish.
 
-    def seen(values: Sequence[float | None]) -> tuple[tuple[int, float], ...]:
-        pairs = zip(good, values, strict=True)
-        return tuple((p.resources.workers, v) for p, v in pairs if v is not None and v >= 0)
-
-    # A probe of a job that saves ends with a checkpoint, unless that failed or the probe was cut
-    # short: then its time is open.
-    failed = any(p.error for p in good)
-    did_without = any(not p.cut and p.checkpoint_s is None for p in good)
-    sizes = [p.tail_samples for p in good if p.tail_s is not None and p.tail_samples]
-    return RunParts(
-        start=Part(
-            seen=seen([p.start_s for p in good]), log_sd=_START_LOG_SD, unseen_s=_UNSEEN_START_S
-        ),
-        tail=Part(seen=seen([p.tail_s for p in good]), log_sd=0.2),
-        tail_samples=float(np.mean(sizes)) if sizes else None,
-        checkpoint=Part(
-            seen=seen([p.checkpoint_s for p in good]),
-            log_sd=0.4,
-            unseen_s=_UNSEEN_CHECKPOINT_S if saves and (failed or not did_without) else 0.0,
-            unseen_log_sd=_UNSEEN_CHECKPOINT_LOG_SD,
-        ),
-        rest=Part(seen=seen([p.rest_s for p in good]), log_sd=0.4, unseen_s=1.0),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Steps:
-    """How an epoch falls into optimiser steps, arrays of shape (n,).
-
-    `full` steps of the whole global batch; then one of `last_micro_batch` samples a worker in
-    `last_accumulation` passes, where `has_last`.
-    """
-
-    full: Array
-    has_last: Array
-    last_micro_batch: Array
-    last_accumulation: Array
-
-
-def steps_of(columns: Table, global_batch: Array, samples: int) -> Steps:
-    """Steps of one epoch, as the training-script contract divides it (docs/training-script.md).
-
-    The last, shorter step is kept; one with fewer than two samples a worker joins the step before.
-    """
-    workers, micro_batch = columns["workers"], columns["micro_batch"]
-    full = np.floor(samples / global_batch)
-    left = samples - full * global_batch
-    alone = (left >= 2 * workers) | ((full == 0) & (left > 0))
-    accumulation = np.maximum(np.ceil(left / (workers * micro_batch)), 1.0)
-    each = np.maximum(left, 1.0) / (workers * accumulation)
-    return Steps(
-        full=full,
-        has_last=alone,
-        last_micro_batch=np.where(alone, each, micro_batch),
-        last_accumulation=np.where(alone, accumulation, columns["accumulation"]),
-    )
-
-
-def run_quantiles(
-    parts: RunParts,
-    configs: Sequence[tuple[ResourceConfig, Knobs]],
-    columns: Table,
-    work: WorkLoad,
-    *,
-    epoch_s: Array,
-    sample_s: Array,
-) -> Array:
-    """Quantiles of the whole run, s, without drift; shape (n, len(LEVELS)).
+    Steps follow `predictors.step_time`, the parts beside them `predictors.run_parts`, interruptions
+    `predictors.interruptions`. What is fixed in a run is learned as fixed from short trials and
+    does not grow with the data. Drift of the machine between trial and run multiplies the whole
+    (`predictors.conformal`).
 
     Args:
-        parts: What the probes showed.
-        configs: Configurations, for their checkpoint interval.
-        columns: The same as a table.
-        work: How much there is to do.
-        epoch_s: Quantiles of the steps of one epoch, s, shape (n, len(LEVELS)).
-        sample_s: Training time of one sample on one worker, s, shape (n,).
+        prior: Of the step law's log-parameters; None for that of physics.
+        residual: Fitted correction of the step law from other jobs; None for none.
+        calibration: How wide intervals must be, from finished runs; None before there are any.
+        saves: Whether the job may write checkpoints.
+        restart_s: From an interruption to the first step after it.
+        random_state: Seed of the step law's ensemble.
+
+    Attributes:
+        step_: The fitted `StepTimeRegressor`.
+        parts_: What trials showed of everything but the steps.
+        unsteadiness_: Of the machine's steps: `features.unsteadiness`, the median of the trials.
+        crowding_: Of the machine: `features.crowding`, the largest of the trials.
     """
-    workers = columns["workers"]
-    training = work.epochs * epoch_s
-    evaluation = _evaluation(parts, workers, work, sample_s)
-    evaluations = np.ceil(work.epochs) * evaluation
-    interval = np.asarray([k.checkpoint_interval_s for _, k in configs], dtype=float)
-    wanted = np.where(interval > 0, training[:, I50] / np.maximum(interval, 1e-9), 0.0)
-    checkpoints = (np.floor(wanted) + 1)[:, None] * _lognormal(*parts.checkpoint.at(workers))
-    total = add_independent(training, _lognormal(*parts.start.at(workers)))
-    for part in (evaluations, checkpoints, _lognormal(*parts.rest.at(workers))):
-        total = add_independent(total, part)
-    return add_independent(total, _final_evaluation(evaluation))
+
+    def __init__(
+        self,
+        *,
+        prior: StepPrior | None = None,
+        residual: ResidualModel | None = None,
+        calibration: Calibration | None = None,
+        saves: bool = True,
+        restart_s: float = RESTART_S,
+        random_state: int = 0,
+    ) -> None:
+        self.prior = prior
+        self.residual = residual
+        self.calibration = calibration
+        self.saves = saves
+        self.restart_s = restart_s
+        self.random_state = random_state
+
+    # ---- fitting
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Learn from short trials of the job.
+
+        Args:
+            X: One row per trial: `features.COLUMNS`, and `steps`, the optimiser steps it made, or
+                `step_time_s`, their steady pace; `run_parts.MEASURED`, the parts that were timed
+                (what was not is not-a-number, or the column is left out); `unsteadiness`,
+                `crowding` and `loader_wait_s` where known.
+            y: Wall time of each trial, s. Where its pace was not measured, that is what the timed
+                parts leave of the wall time, over its steps.
+            sample_weight: As `StepTimeRegressor.fit` takes it.
+
+        Raises:
+            ValueError: Columns or values are wrong, or the parts of a trial take longer than all
+                of it.
+        """
+        trials = table(X, optional=(*_TRIAL, *MEASURED))
+        n = len(trials["workers"])
+        wall_s = targets(y, n, unit="s")
+        for name in (*_TRIAL, *MEASURED):
+            trials.setdefault(name, np.full(n, np.nan))
+        step_s = _pace(trials, wall_s)
+        self.step_ = StepTimeRegressor(
+            prior=self.prior, residual=self.residual, random_state=self.random_state
+        ).fit(trials, step_s, sample_weight)
+        self.parts_: RunParts = run_parts.parts_of(trials, saves=self.saves)
+        self.unsteadiness_ = float(np.median(np.nan_to_num(trials["unsteadiness"])))
+        self.crowding_ = float(np.max(np.nan_to_num(trials["crowding"])))
+        self.ratio_: MachineRatio | None = None
+        self.n_features_in_ = self.step_.n_features_in_ + len(WORK)
+        return self
+
+    def carried(self, ratio: MachineRatio) -> Self:
+        """The same job on another kind of machine: steps by `ratio`, all else as it is here."""
+        self._check_fitted()
+        there = copy(self)
+        there.ratio_ = ratio
+        return there
+
+    # ---- predicting
+
+    def predict(self, X: Any) -> Array:
+        """Median total times, waiting included, s, shape (n,)."""
+        result: Array = self.predict_distribution(X)[:, I50]
+        return result
+
+    def predict_distribution(self, X: Any) -> Array:
+        """Quantiles of the total time, waiting included, s, shape (n, len(LEVELS))."""
+        return self.runs(X).total_s
+
+    def runs(self, X: Any) -> Runs:
+        """What whole runs take, and what that is made of.
+
+        Args:
+            X: `features.COLUMNS`, `WORK` and `wait_s`, one row per run.
+
+        Raises:
+            ValueError: Columns or values are wrong.
+        """
+        self._check_fitted()
+        columns, wait_s = _work(X)
+        ratio = self._ratio(columns)
+        step_s = self._step_quantiles(columns, ratio)
+        plain_s = self._plain(columns, step_s, ratio)
+        running_s = self._widen(plain_s)
+        run_s, expected = interrupted(
+            running_s,
+            per_h=columns["interruptions_per_h"],
+            checkpoint_interval_s=columns["checkpoint_interval_s"],
+            restart_s=self.restart_s,
+        )
+        return Runs(
+            step_s=self._widen(step_s),
+            plain_s=plain_s,
+            run_s=run_s,
+            total_s=ordered(add_independent(wait_s, run_s)),
+            interruptions=expected,
+        )
+
+    def draws(self, X: Any, rng: np.random.Generator, *, size: int) -> Array:
+        """Joint draws of the running time without interruptions, s, shape (size, n).
+
+        What no trial narrows (drift of the machine, the parts that are no steps) stays at its
+        median.
+        """
+        self._check_fitted()
+        columns, _ = _work(X)
+        ratio = self._ratio(columns)
+        step_s = self._step_quantiles(columns, ratio)
+        log_step = self.step_.log_draws(columns, rng, size=size)
+        log_step += ratio.log_mean + ratio.log_sd * rng.standard_normal((size, 1))
+        training = columns["epochs"] * self._steps_per_epoch(columns)
+        result: Array = self._plain(columns, step_s, ratio)[:, I50] + training * (
+            np.exp(log_step) - step_s[:, I50]
+        )
+        return result
+
+    def _ratio(self, columns: Table) -> Ratio:
+        if self.ratio_ is None:
+            return Ratio.one(len(columns["workers"]))
+        return self.ratio_.at(self.step_, columns)
+
+    def _step_quantiles(self, columns: Table, ratio: Ratio) -> Array:
+        """Quantiles of the step time without drift, s, shape (n, len(LEVELS))."""
+        centre, low, high = self.step_.log_moments(columns)
+        z = np.asarray(Z)
+        sigma = np.where(z < 0, np.hypot(low, ratio.log_sd)[:, None], 0.0)
+        sigma = sigma + np.where(z >= 0, np.hypot(high, ratio.log_sd)[:, None], 0.0)
+        result: Array = np.exp((centre + ratio.log_mean)[:, None] + sigma * z)
+        return result
+
+    def _plain(self, columns: Table, step_s: Array, ratio: Ratio) -> Array:
+        sample_s = float(compute_per_sample_s(self.step_.theta_[:1], self.step_.scale_)[0])
+        return run_parts.run_quantiles(
+            self.parts_,
+            columns,
+            epoch_s=step_s * self._steps_per_epoch(columns)[:, None],
+            sample_s=sample_s * np.exp(ratio.log_mean),
+        )
+
+    def _steps_per_epoch(self, columns: Table) -> Array:
+        """How many full steps an epoch is worth, its last, shorter one in proportion; (n,)."""
+        plan = run_parts.steps_of(columns)
+        last = dict(columns)
+        last["micro_batch"] = plan.last_micro_batch
+        last["accumulation"] = plan.last_accumulation
+        share = self.step_.terms(last).step / self.step_.terms(columns).step
+        result: Array = plan.full + plan.has_last * share
+        return result
+
+    def widened(self, plain_s: Array) -> tuple[Array, Array]:
+        """By how much finished runs, and company on the machine, made the intervals wider.
+
+        Args:
+            plain_s: `Runs.plain_s`.
+
+        Returns:
+            Width of the 90 % interval over what it would be without each, as logarithms; (n,).
+        """
+        shown = self._widen(plain_s)
+        without_runs = Calibration().widen(
+            plain_s, unsteadiness=self.unsteadiness_, crowding=self.crowding_
+        )
+        alone = (self.calibration or Calibration()).widen(plain_s, unsteadiness=self.unsteadiness_)
+        return _times_as_wide(shown, without_runs), _times_as_wide(shown, alone)
+
+    def _widen(self, quantiles: Array) -> Array:
+        calibration = self.calibration or Calibration()
+        return calibration.widen(
+            quantiles, unsteadiness=self.unsteadiness_, crowding=self.crowding_
+        )
 
 
-def _evaluation(parts: RunParts, workers: Array, work: WorkLoad, sample_s: Array) -> Array:
-    """What follows an epoch on the whole data, from what followed it on the slice; quantiles, s.
-
-    The slice's tail is a fixed part and a part per sample, and one slice cannot tell them apart.
-    The part per sample is put at a forward pass, with a wide error, and never above all of the
-    tail that was seen; the rest of that is fixed and does not grow with the data.
-    """
-    tail, tail_sd = parts.tail.at(workers)
-    seen_samples, all_samples = parts.tail_samples, work.tail_samples
-    measured = _lognormal(tail, tail_sd)
-    if not parts.tail.seen and all_samples == 0:
-        return np.zeros((len(workers), len(LEVELS)))
-    each = _lognormal(
-        _EVALUATED_SHARE * _FORWARD_SHARE * sample_s, np.full(len(workers), _EVALUATION_LOG_SD)
-    )
-    if not parts.tail.seen:
-        return each * all_samples
-    if seen_samples is None or all_samples == 0:
-        return measured
-    each = np.minimum(each, tail[:, None] / seen_samples)
-    grown = np.maximum.accumulate(each * (all_samples - seen_samples), axis=1)
-    if all_samples < seen_samples:
-        grown = np.sort(each * (all_samples - seen_samples), axis=1)
-    return np.maximum(add_independent(measured, grown), 0.0)
-
-
-def _final_evaluation(evaluation: Array) -> Array:
-    """The test at the end, which no probe sees: about one more evaluation, give or take."""
-    median = evaluation[:, I50]
-    return _lognormal(median, np.full(len(median), _FINISH_LOG_SD))
-
-
-def _lognormal(median: Array, sd: Array) -> Array:
-    result: Array = median[:, None] * np.exp(sd[:, None] * np.asarray(Z))
+def _times_as_wide(shown: Array, other: Array) -> Array:
+    """Width of 90 % intervals over that of others, as logarithms, of quantiles (n, len(LEVELS))."""
+    one, two = (np.maximum(np.log(q[:, I95] / q[:, I05]), 1e-9) for q in (shown, other))
+    result: Array = one / two
     return result
+
+
+def _pace(trials: Table, wall_s: Array) -> Array:
+    """Time of a step in each trial, s: as measured, or what its timed parts leave of it."""
+    known = sum(np.nan_to_num(trials[n]) for n in ("start_s", "tail_s", "checkpoint_s", "rest_s"))
+    told = trials["step_time_s"]
+    steps = trials["steps"]
+    left = np.divide(wall_s - known, steps, out=np.full(len(told), np.nan), where=steps > 0)
+    step_s: Array = np.where(np.isnan(told), left, told)
+    if np.any(np.isnan(step_s)):
+        row = int(np.flatnonzero(np.isnan(step_s))[0])
+        raise ValueError(f"trial {row} tells neither its steps nor the time of one")
+    if not np.all((step_s > 0) & np.isfinite(step_s)):
+        row = int(np.flatnonzero(~((step_s > 0) & np.isfinite(step_s)))[0])
+        raise ValueError(
+            f"trial {row} leaves {step_s[row]:g} s for a step: its parts cannot take longer than"
+            f" its {wall_s[row]:g} s"
+        )
+    return step_s
+
+
+def _work(X: Any) -> tuple[dict[str, Array], Array]:
+    """Columns of what is asked for, defaults filled in, and quantiles of the wait."""
+    columns = table(X, optional=(*WORK, "global_batch"))
+    n = len(columns["workers"])
+    missing = [name for name in ("samples", "epochs") if name not in columns]
+    if missing:
+        raise ValueError(f"missing columns {missing}; there are {sorted(columns)}")
+    for name, default in _DEFAULTS.items():
+        columns.setdefault(name, np.full(n, default))
+    for name in WORK:
+        if not np.all((columns[name] >= 0) & np.isfinite(columns[name])):
+            raise ValueError(f"column {name!r} must hold finite numbers, none below 0")
+    columns.setdefault(
+        "global_batch", columns["workers"] * columns["micro_batch"] * columns["accumulation"]
+    )
+    wait = np.asarray((named_columns(X) or {}).get("wait_s", np.zeros(n)), dtype=float)
+    if wait.ndim == 1:
+        wait = np.repeat(wait[:, None], len(LEVELS), axis=1)
+    if wait.shape != (n, len(LEVELS)) or not np.all((wait >= 0) & np.isfinite(wait)):
+        raise ValueError(
+            f"column 'wait_s' must hold {n} finite times, or their {len(LEVELS)} quantiles, none"
+            " below 0"
+        )
+    return columns, wait

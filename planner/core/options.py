@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from math import ceil
-from typing import TYPE_CHECKING
 
 from planner.core import explain
 from planner.core.choose import (
@@ -25,7 +24,6 @@ from planner.core.choose import (
 from planner.core.distribution import Distribution
 from planner.core.prediction import Interval, Prediction
 from planner.core.recommendation import Flip, Recommendation
-from planner.core.risk import combine, price_sigma
 from planner.core.types import (
     EstimateResult,
     Goal,
@@ -37,9 +35,6 @@ from planner.core.types import (
     ResourceConfig,
     WorkLoad,
 )
-
-if TYPE_CHECKING:
-    from planner.core.distribution import Array
 
 RULES: dict[Prefer, str] = {
     "cost": "min_expected_cost_subject_to_chance_constraints",
@@ -86,7 +81,7 @@ def option_id(resources: ResourceConfig, knobs: Knobs) -> str:
 def build_options(
     candidates: Sequence[Candidate], work: WorkLoad, goal: Goal, now: datetime
 ) -> tuple[tuple[Option, ...], Recommendation]:
-    """Combine, score and rank; the options come best first.
+    """Score and rank; the options come best first.
 
     Of a configuration that is offered twice, the cheaper offer counts.
 
@@ -103,7 +98,7 @@ def build_options(
         known = unique.get(key)
         if known is None or candidate.offer.price.usd_per_h < known.offer.price.usd_per_h:
             unique[key] = candidate
-    options = _unscored(unique, work) if unique else []
+    options = [_unscored(key, candidate, work) for key, candidate in unique.items()]
     return rescore_options(options, goal, now)
 
 
@@ -145,72 +140,27 @@ def rescored(estimate: EstimateResult, goal: Goal, now: datetime) -> EstimateRes
 # ---- distributions ---------------------------------------------------------------------------
 
 
-def _unscored(unique: dict[str, Candidate], work: WorkLoad) -> list[Option]:
-    import numpy as np
-
-    given = list(unique.values())
-    prices = [c.offer.price for c in given]
-
-    def column(values: Sequence[float | None]) -> Array:
-        return np.asarray([np.nan if v is None else v for v in values], dtype=float)
-
-    totals = combine(
-        wait_s=np.asarray([c.offer.wait_s.quantiles for c in given]),
-        run_s=np.asarray([c.prediction.run_s.quantiles for c in given]),
-        usd_per_h=column([p.usd_per_h for p in prices]),
-        price_sigma=price_sigma(
-            column([p.p50_24h_usd_per_h for p in prices]),
-            column([p.p90_24h_usd_per_h for p in prices]),
-        ),
-        interruptions_per_h=column([p.interruptions_per_h or 0.0 for p in prices]),
-        checkpoint_interval_s=column([c.knobs.checkpoint_interval_s for c in given]),
-    )
-    rows = zip(
-        unique.items(),
-        totals.run_s.tolist(),
-        totals.total_s.tolist(),
-        totals.cost_usd.tolist(),
-        totals.interruptions.tolist(),
-        strict=True,
-    )
-    return [
-        _option(key, candidate, work, run=run, total=total, cost=cost, interruptions=interruptions)
-        for (key, candidate), run, total, cost, interruptions in rows
-    ]
-
-
-def _option(
-    key: str,
-    candidate: Candidate,
-    work: WorkLoad,
-    *,
-    run: list[float],
-    total: list[float],
-    cost: list[float],
-    interruptions: float,
-) -> Option:
+def _unscored(key: str, candidate: Candidate, work: WorkLoad) -> Option:
     prediction = candidate.prediction
-    total_s = Distribution(quantiles=tuple(total), evidence=prediction.evidence)
-    cost_usd = Distribution(quantiles=tuple(cost), evidence=prediction.evidence)
     return Option(
         id=key,
         resources=candidate.resources,
         knobs=candidate.knobs,
         price=candidate.offer.price,
         wait_s=candidate.offer.wait_s,
-        run_s=Distribution(quantiles=tuple(run), evidence=prediction.evidence),
-        total_s=total_s,
-        cost_usd=cost_usd,
+        run_s=prediction.run_s,
+        total_s=prediction.total_s,
+        cost_usd=prediction.cost_usd,
         memory_bytes=prediction.memory_bytes,
         memory_parts=prediction.memory_parts,
         throughput_samples_per_s=_throughput(prediction.step_time_s, candidate.knobs, work),
-        total_interval=_interval(total_s, prediction),
-        cost_interval=_interval(cost_usd, prediction),
+        total_interval=_interval(prediction.total_s, prediction),
+        cost_interval=_interval(prediction.cost_usd, prediction),
         p_oom=prediction.p_oom,
         p_deadline=None,
         p_budget=None,
         bottleneck=prediction.bottleneck,
-        expected_interruptions=interruptions,
+        expected_interruptions=prediction.interruptions,
         evidence=prediction.evidence,
         rank=1,
         on_front=False,

@@ -51,6 +51,9 @@ class Prediction:
     """What one configuration would do with the whole job.
 
     Attributes:
+        run_s: Running, interruptions included.
+        total_s: Waiting until it may start, and running.
+        interruptions: Expected number of them.
         memory_parts: None where nothing is known of memory.
         widened_by_runs: Width of the 90 % interval of `run_s`, as a logarithm, over what it would
             be if no run had finished; below 1 where runs made it narrower.
@@ -60,10 +63,13 @@ class Prediction:
 
     step_time_s: Distribution
     run_s: Distribution
+    total_s: Distribution
+    cost_usd: Distribution
     memory_bytes: Distribution
     p_oom: float
     bottleneck: Bottleneck
     evidence: Evidence
+    interruptions: float = 0.0
     interval_method: Literal["cqr", "split", "analytic", "none"] = "analytic"
     calibrated: bool = False
     n_calibration: int = 0

@@ -1,4 +1,4 @@
-"""10,000 options: combined, scored, filtered and sorted; and the whole way to `Option` objects.
+"""10,000 options: totals made, scored, filtered and sorted; and the whole way to `Option` objects.
 
     python tests/benchmarks/bench_options.py
 
@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 import numpy as np
 
 from planner.core.choose import Table, Terms, flips, front_of, score
-from planner.core.distribution import LEVELS, Distribution, Z
+from planner.core.distribution import LEVELS, Distribution, Z, add_independent
 from planner.core.options import Candidate, build_options, rescore_options
 from planner.core.prediction import Prediction
-from planner.core.risk import combine
 from planner.core.types import Goal, Knobs, Offer, PriceQuote, ResourceConfig, WorkLoad
+from predictors.cost import CostRegressor
+from predictors.interruptions import interrupted, ordered
 
 N = 10_000
 TARGET_MS = 100.0
@@ -44,17 +45,39 @@ def columns(rng: np.random.Generator) -> dict[str, np.ndarray]:
         "wait_s": rng.uniform(0, 600, (N, 1)) * np.exp(z * 0.8),
         "run_s": medians * np.exp(z * rng.uniform(0.02, 0.3, (N, 1))),
         "usd_per_h": rng.uniform(0.1, 30, N),
-        "price_sigma": rng.choice([0.0, 0.1], N),
+        "day_p90": rng.choice([1.0, 1.14], N),
         "interruptions_per_h": rng.choice([0.0, 0.05], N),
         "checkpoint_interval_s": np.full(N, 600.0),
     }
 
 
+def totals(given: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Total times and costs, as the predictors make them."""
+    run_s, _ = interrupted(
+        given["run_s"],
+        per_h=given["interruptions_per_h"],
+        checkpoint_interval_s=given["checkpoint_interval_s"],
+    )
+    cost_usd = (
+        CostRegressor()
+        .fit({"run_s": [], "usd_per_h": []}, [])
+        .predict_distribution(
+            {
+                "run_s": run_s,
+                "usd_per_h": given["usd_per_h"],
+                "p50_24h_usd_per_h": np.ones(N),
+                "p90_24h_usd_per_h": given["day_p90"],
+            }
+        )
+    )
+    return ordered(add_independent(given["wait_s"], run_s)), cost_usd
+
+
 def table(given: dict[str, np.ndarray], p_oom: np.ndarray) -> Table:
-    totals = combine(**given)
+    total_s, cost_usd = totals(given)
     return Table(
-        total_s=totals.total_s,
-        cost_usd=totals.cost_usd,
+        total_s=total_s,
+        cost_usd=cost_usd,
         p_oom=p_oom,
         usd_per_h=given["usd_per_h"],
         place=np.arange(N) % 40,
@@ -76,6 +99,8 @@ def candidates(given: dict[str, np.ndarray], p_oom: np.ndarray) -> list[Candidat
                 prediction=Prediction(
                     step_time_s=run,
                     run_s=run,
+                    total_s=run,
+                    cost_usd=run,
                     memory_bytes=run,
                     p_oom=float(p_oom[i]),
                     bottleneck="gpu",
@@ -103,7 +128,7 @@ def main() -> None:
         (f"score, filter, sort {N} options (target {TARGET_MS:.0f} ms)", core_ms),
         (
             "  of which: totals from wait, run, price, interruptions",
-            median_ms(lambda: combine(**given)),
+            median_ms(lambda: totals(given)),
         ),
         ("  of which: chances, feasibility, order", median_ms(lambda: score(made, terms))),
         ("  of which: front", median_ms(lambda: front_of(scores))),

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 from planner.core.distribution import Distribution
 from planner.core.options import Candidate, build_options
-from planner.core.prediction import Prediction
 from planner.core.types import (
     EstimateResult,
     Goal,
@@ -20,6 +19,7 @@ from planner.core.types import (
     Warning_,
     WorkLoad,
 )
+from tests.support.predicted import prediction
 
 NOW = datetime(2025, 3, 14, 11, 40, tzinfo=UTC)
 WORK = WorkLoad(samples=1437, epochs=10, tail_samples=360, slice_fraction=0.1, fingerprint="f:1")
@@ -67,21 +67,22 @@ def candidate(
 ) -> Candidate:
     shape = resources(workers, pool=pool)
     run = Distribution.lognormal(run_s, spread, evidence="probe")
+    offer = Offer(
+        resources=shape,
+        price=price(usd_per_h, hazard=hazard),
+        wait_s=Distribution.exactly(wait_s),
+    )
     return Candidate(
         resources=shape,
         knobs=knobs(micro_batch, workers=workers),
-        offer=Offer(
-            resources=shape,
-            price=price(usd_per_h, hazard=hazard),
-            wait_s=Distribution.exactly(wait_s),
-        ),
-        prediction=Prediction(
+        offer=offer,
+        prediction=prediction(
+            run,
+            offer,
             step_time_s=run.scaled(1 / 230),
-            run_s=run,
             memory_bytes=Distribution.lognormal(9e8, 0.03, evidence="probe"),
             p_oom=p_oom,
             bottleneck="gpu",
-            evidence="probe",
         ),
     )
 

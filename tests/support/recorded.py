@@ -11,7 +11,6 @@ from planner.core.distribution import Distribution
 from planner.core.events import Event, EventType
 from planner.core.options import Candidate, build_options
 from planner.core.plan import Plan
-from planner.core.prediction import Prediction
 from planner.core.types import (
     AdjustPolicy,
     EstimateResult,
@@ -31,6 +30,7 @@ from planner.core.types import (
 from planner.demo.recording import RecordedLine, RecordedRun, Recording, Source
 from planner.services.api import Check
 from planner.store.codec import datetime_text
+from tests.support.predicted import prediction
 
 NOW = datetime(2026, 3, 14, 9, 30, tzinfo=UTC)
 GOAL = Goal(deadline_s=170.0, budget_usd=1.0, confidence=0.9, prefer="cost")
@@ -91,17 +91,18 @@ def _candidate(workers: int, micro_batch: int) -> Candidate:
     step = step_s(workers, micro_batch)
     resources = _resources(workers)
     price = PriceQuote(usd_per_h=0.5 * workers, source="contract", as_of=NOW)
+    offer = Offer(resources=resources, price=price, wait_s=Distribution.exactly(0.0))
     return Candidate(
         resources=resources,
         knobs=_knobs(workers, micro_batch),
-        offer=Offer(resources=resources, price=price, wait_s=Distribution.exactly(0.0)),
-        prediction=Prediction(
+        offer=offer,
+        prediction=prediction(
+            Distribution.lognormal(step * STEPS + 16, sigma, evidence),  # type: ignore[arg-type]
+            offer,
             step_time_s=Distribution.lognormal(step, sigma, evidence),  # type: ignore[arg-type]
-            run_s=Distribution.lognormal(step * STEPS + 16, sigma, evidence),  # type: ignore[arg-type]
             memory_bytes=Distribution.lognormal(_memory(micro_batch), 0.03, "probe"),
             p_oom=0.002,
             bottleneck="gpu" if workers == 1 else "network",
-            evidence=evidence,  # type: ignore[arg-type]
         ),
     )
 

@@ -9,10 +9,11 @@ import pytest
 
 from planner.core.distribution import I05, I50, I95, Distribution
 from planner.core.types import WorkLoad
+from predictors import run_parts
 from predictors.conformal import ENOUGH, PRIOR_DRIFT_SIGMA, calibrate
-from predictors.features import config_table, mean_step_s, step_weight
+from predictors.features import mean_step_s, run_table, step_weight, trial_table
 from predictors.registry import job_predictor
-from predictors.run_time import parts_of, steps_of
+from predictors.run_parts import RunParts, steps_of
 from tests.support.syntheticjobs import WORK, SyntheticJob, configuration
 
 QUIET = SyntheticJob(drift=0.0)
@@ -25,9 +26,13 @@ def fitted(job: SyntheticJob = QUIET, *, saves: bool = True, **changes):
     return job_predictor(saves=saves).fit([replace(p, **changes) for p in trials])
 
 
+def parts_of(probes) -> RunParts:
+    return run_parts.parts_of(trial_table(probes))
+
+
 def steps(samples: int, workers: int, micro_batch: int, global_batch: int = 64):
-    resources, knobs = configuration(workers, micro_batch, global_batch=global_batch)
-    return steps_of(config_table([(resources, knobs)]), np.asarray([float(global_batch)]), samples)
+    asked = [configuration(workers, micro_batch, global_batch=global_batch)]
+    return steps_of(run_table(asked, replace(WORK, samples=samples)))
 
 
 def test_an_epoch_ends_with_a_shorter_step() -> None:

@@ -531,7 +531,8 @@ def test_finished_runs_are_kept_for_calibration(shop):
     shop.done("r-0001")
     shop.done("r-0002", faults=("crash@7",))
     shop.done("r-0003", faults=("crash@7#1",))
-    pairs = finished_runs(shop.state.path)
+    finished = finished_runs(shop.state.path)
+    pairs = finished.times
     assert len(pairs) == 2
     predicted, real = pairs[0]
     assert predicted.p05 <= real <= predicted.p95

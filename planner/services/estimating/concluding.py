@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from planner.core.distribution import Distribution
 from planner.core.errors import EvidenceError, UsageError
 from planner.core.options import RULES, Candidate, build_options, option_id
 from planner.core.prediction import Prediction
@@ -17,10 +16,9 @@ from planner.services.estimating.candidates import Trial
 from planner.services.estimating.evidence import Evidence
 from planner.services.estimating.study import Study
 from planner.services.jobenv import uses_placeholder
+from planner.services.runs.shelf import FinishedRuns
 from predictors.base import JobPredictor
 from predictors.registry import job_predictor
-
-Finished = tuple[tuple[Distribution, float], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +43,11 @@ class Conclusion:
 
 
 def conclude(
-    study: Study, request: EstimateRequest, evidence: Evidence, finished: Finished, now: datetime
+    study: Study,
+    request: EstimateRequest,
+    evidence: Evidence,
+    finished: FinishedRuns,
+    now: datetime,
 ) -> Conclusion:
     """Predict every configuration from the evidence, and score the options against the goal.
 
@@ -57,7 +59,8 @@ def conclude(
     try:
         predictor = job_predictor(
             history=study.others,
-            finished=finished,
+            finished=finished.times,
+            bills=finished.bills,
             saves=study.job.tier > 0,
             seed=request.seed,
         ).fit(probes)
@@ -65,7 +68,7 @@ def conclude(
         return _no_options(error, request, work, now)
     loading = _loader_workers(study.job, probes)
     configs = [(t.resources, replace(t.knobs, loader_workers=loading)) for t in evidence.trials]
-    predictions = predictor.predict(configs, work)
+    predictions = predictor.predict(configs, work, [t.offer for t in evidence.trials])
     candidates = [
         Candidate(resources=resources, knobs=knobs, offer=t.offer, prediction=prediction)
         for t, (resources, knobs), prediction in zip(

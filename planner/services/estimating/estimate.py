@@ -24,7 +24,7 @@ from planner.core.types import (
 )
 from planner.services.api import Cancel, EstimateRequest, ProbePlan
 from planner.services.estimating.candidates import Trial, ask_places, design
-from planner.services.estimating.concluding import Finished, conclude
+from planner.services.estimating.concluding import conclude
 from planner.services.estimating.dataset import scan_data
 from planner.services.estimating.estimatewarnings import (
     DEFAULT_BATCH,
@@ -42,7 +42,7 @@ from planner.services.estimating.probing import FIRST_PROBE_S
 from planner.services.estimating.refining import Refined, advise, refine
 from planner.services.estimating.study import Study, look
 from planner.services.estimating.turn import turn_to_probe
-from planner.services.runs.shelf import finished_runs
+from planner.services.runs.shelf import FinishedRuns, finished_runs
 from planner.store.codec import to_json
 from planner.store.files import load, save
 from planner.store.layout import StateDir, check_id
@@ -115,8 +115,8 @@ class Estimator:
             return []
         return [conclusion.trials[choice.option_id]]
 
-    def _finished(self) -> Finished:
-        return tuple(finished_runs(self._state.path))
+    def _finished(self) -> FinishedRuns:
+        return finished_runs(self._state.path)
 
     # ---- estimating
 

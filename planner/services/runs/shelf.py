@@ -28,6 +28,7 @@ from planner.store.index import IndexRow, RunIndex
 from planner.store.journal import JournalReader
 from planner.store.layout import RunDir, StateDir
 from planner.store.record import RunRecord
+from predictors.base import Bill
 
 if TYPE_CHECKING:
     from planner.services.runs.unheard import Unheard
@@ -234,18 +235,34 @@ def _row(summary: RunSummary, record: RunRecord, stamp: tuple[int, int]) -> Inde
     )
 
 
-def finished_runs(state_dir: Path) -> tuple[tuple[Distribution, float], ...]:
-    """What was predicted for each run that finished, and the seconds it really took.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedRuns:
+    """What finished runs teach, oldest first.
 
-    For calibration; oldest first. Runs that were paused or interrupted count with the time they
-    held or waited for resources. Those that were adjusted are left out: the prediction was about
-    another run.
+    Attributes:
+        times: What was predicted for each, and the seconds that it really took.
+        bills: What they cost, of those that cost anything.
+    """
+
+    times: tuple[tuple[Distribution, float], ...] = ()
+    bills: tuple[Bill, ...] = ()
+
+
+def finished_runs(state_dir: Path) -> FinishedRuns:
+    """What the runs teach that finished.
+
+    Runs that were paused or interrupted count with the time they held or waited for resources.
+    Those that were adjusted are left out: the prediction was about another run.
     """
     from planner.core.clock import SystemClock
 
-    runs = RunShelf(StateDir(state_dir), SystemClock()).summaries()
-    return tuple(
-        (run.predicted_total_s, run.total_s)
-        for run in reversed(runs)
-        if run.state is RunState.DONE and run.total_s is not None and not run.adjusted
-    )
+    times: list[tuple[Distribution, float]] = []
+    bills: list[Bill] = []
+    for run in reversed(RunShelf(StateDir(state_dir), SystemClock()).summaries()):
+        if run.state is not RunState.DONE or run.total_s is None or run.adjusted:
+            continue
+        times.append((run.predicted_total_s, run.total_s))
+        if run.predicted_cost_usd.p50 > 0 and run.spent_usd > 0 and run.predicted_total_s.p50 > 0:
+            usd_per_h = run.predicted_cost_usd.p50 / run.predicted_total_s.p50 * 3600
+            bills.append(Bill(run_s=run.total_s, usd_per_h=usd_per_h, cost_usd=run.spent_usd))
+    return FinishedRuns(times=tuple(times), bills=tuple(bills))

@@ -1,0 +1,134 @@
+"""`RunTimeRegressor` on its own: trials in, distributions of whole runs out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from planner.core.distribution import I05, I50, I95, LEVELS, Distribution
+from predictors.estimator import NotFittedError
+from predictors.run_time import RunTimeRegressor
+
+START_S, REST_S = 8.0, 2.0
+
+
+def step_s(workers: float, micro_batch: float) -> float:
+    return 0.02 + 0.01 * micro_batch + 0.03 * (workers > 1)
+
+
+def trials(**columns) -> tuple[dict[str, list[float]], np.ndarray]:
+    """Forty steps of three configurations: only the start, the rest and the whole were timed."""
+    shapes = [(1.0, 16.0), (1.0, 64.0), (2.0, 32.0)]
+    X = {
+        "workers": [w for w, _ in shapes],
+        "micro_batch": [m for _, m in shapes],
+        "on_cpu": [1.0] * 3,
+        "loader_workers": [0.0] * 3,
+        "steps": [40.0] * 3,
+        "start_s": [START_S] * 3,
+        "rest_s": [REST_S] * 3,
+        "checkpoint_s": [0.0] * 3,
+        **columns,
+    }
+    return X, np.asarray([START_S + 40 * step_s(*s) + REST_S for s in shapes])
+
+
+def run(**changes: object) -> dict[str, object]:
+    """A run of 1,000 steps of one worker with 64 samples each."""
+    asked = {
+        "workers": [1.0],
+        "micro_batch": [64.0],
+        "on_cpu": [1.0],
+        "loader_workers": [0.0],
+        "samples": [6400.0],
+        "epochs": [10.0],
+    }
+    return {**asked, **changes}
+
+
+def fitted(**columns) -> RunTimeRegressor:
+    return RunTimeRegressor().fit(*trials(**columns))
+
+
+def test_the_pace_is_what_timed_parts_leave_of_the_wall_time() -> None:
+    expected = START_S + 1000 * step_s(1, 64) + REST_S
+    found = fitted().predict_distribution(run())[0]
+    assert found[I50] == pytest.approx(expected, rel=0.03)
+    assert found[I05] < expected < found[I95]
+
+
+def test_a_measured_pace_goes_before_what_the_wall_time_leaves() -> None:
+    X, y = trials(step_time_s=[2 * step_s(1, 16), 2 * step_s(1, 64), 2 * step_s(2, 32)])
+    measured = RunTimeRegressor().fit(X, y).predict(run())
+    assert measured == pytest.approx(
+        START_S + REST_S + 2 * (fitted().predict(run()) - START_S - REST_S), rel=0.03
+    )
+
+
+def test_waiting_is_part_of_the_total_and_not_of_the_run() -> None:
+    wait = Distribution.lognormal(600.0, 0.5)
+    model = fitted()
+    alone = model.runs(run())
+    waiting = model.runs(run(wait_s=np.asarray([wait.quantiles])))
+    assert waiting.run_s.tolist() == alone.run_s.tolist()
+    assert waiting.total_s[0, I50] == pytest.approx(alone.total_s[0, I50] + 600.0)
+    assert waiting.total_s[0, I95] - waiting.total_s[0, I50] > wait.p95 - wait.p50
+    known = model.predict(run(wait_s=[600.0]))
+    assert known == pytest.approx(alone.total_s[:, I50] + 600.0)
+
+
+def test_interruptions_lengthen_a_run_and_are_counted() -> None:
+    safe, risky = (
+        fitted().runs(run(epochs=[100.0], interruptions_per_h=[h], checkpoint_interval_s=[600.0]))
+        for h in (0.0, 1.0)
+    )
+    assert risky.interruptions[0] == pytest.approx(safe.run_s[0, I50] / 3600, rel=0.05)
+    assert risky.run_s[0, I50] > safe.run_s[0, I50] + 100.0
+
+
+def test_draws_have_the_median_of_the_prediction() -> None:
+    model = fitted()
+    drawn = model.draws(run(), np.random.default_rng(0), size=400)
+    assert drawn.shape == (400, 1)
+    assert np.median(drawn) == pytest.approx(model.predict(run())[0], rel=0.02)
+
+
+def test_it_keeps_the_conventions() -> None:
+    from sklearn.base import clone
+
+    model = RunTimeRegressor(saves=False, restart_s=30.0)
+    again = clone(model).fit(*trials())
+    assert again.get_params()["restart_s"] == 30.0
+    assert again.predict_distribution(run()).shape == (1, len(LEVELS))
+    with pytest.raises(NotFittedError):
+        model.predict(run())
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"start_s": [1e3] * 3}, "its parts cannot take longer"),
+        ({"steps": [float("nan")] * 3}, "neither its steps nor the time of one"),
+    ],
+)
+def test_trials_that_cannot_be_are_refused(changes, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        fitted(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"samples": [-1.0]}, "samples"),
+        ({"epochs": [float("nan")]}, "epochs"),
+        ({"wait_s": [-5.0]}, "wait_s"),
+        ({"wait_s": np.zeros((1, 3))}, "wait_s"),
+    ],
+)
+def test_runs_that_cannot_be_are_refused(changes, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        fitted().predict(run(**changes))
+    asked = run()
+    del asked["samples"]
+    with pytest.raises(ValueError, match="missing columns"):
+        fitted().predict(asked)
