@@ -9,6 +9,7 @@ from typing import Any
 
 from planner.cli import diagnostics, render
 from planner.core.events import Event, EventSink, EventType
+from planner.core.replicas import spread_text
 from planner.core.units import format_duration
 
 
@@ -51,7 +52,10 @@ class Words:
         probe = data.get("probe", {})
         shape, knobs = probe.get("resources", {}), probe.get("knobs", {})
         workers = shape.get("nodes", 1) * shape.get("workers_per_node", 1)
-        what = f"{workers} worker{'s' if workers != 1 else ''} x {knobs.get('micro_batch', '?')}"
+        layout = spread_text(knobs.get("tensor_parallel", 1), knobs.get("pipeline_parallel", 1))
+        spread = f" ({layout})" if layout else ""
+        what = f"{workers} worker{'s' if workers != 1 else ''}{spread}"
+        what += f" x {knobs.get('micro_batch', '?')}"
         state = "kept" if data.get("reused") else probe.get("state", "?")
         index = data.get("index", self._done)
         line = f"probe {index}: {what}: {state}"

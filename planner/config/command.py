@@ -25,6 +25,8 @@ PLACEHOLDERS = (
     "output",
     "seed",
     "precision",
+    "tensor_parallel",
+    "pipeline_parallel",
 )
 """What a command may name between braces."""
 

@@ -18,13 +18,22 @@ from planner.config.jobmodel import (
     GoalTable,
     JobFile,
     JobTable,
+    ModelTable,
     ProbeTable,
 )
 from planner.config.tomlfile import KeyPath, TomlFile, nearest, read_toml
 from planner.config.validation import validate
 from planner.core.errors import ConfigError
 from planner.core.redact import redact
-from planner.core.types import AdjustPolicy, Goal, JobSpec, Place, ProbeSettings, Setting
+from planner.core.types import (
+    AdjustPolicy,
+    Goal,
+    JobSpec,
+    LanguageModel,
+    Place,
+    ProbeSettings,
+    Setting,
+)
 
 ValueT = TypeVar("ValueT")
 
@@ -50,6 +59,8 @@ def load_job(path: Path, now: datetime) -> JobSpec:
     folder = Path(os.path.abspath(path)).parent
     job = tables.job
     argv = _command(job, file)
+    tier = command.script_tier(argv, folder)
+    _check_parallel(tables, file, tier=tier)
     return JobSpec(
         name=_at(file, ("job", "name"), lambda: paths.check_name(job.name)),
         command=argv,
@@ -65,7 +76,7 @@ def load_job(path: Path, now: datetime) -> JobSpec:
         checkpoint_dir=_checkpoint(job, file, folder),
         checkpoint_interval_s=tables.run.checkpoint_interval,
         env=tuple(dict.fromkeys(job.env)),
-        tier=command.script_tier(argv, folder),
+        tier=tier,
         seed=job.seed,
         hang_timeout_s=tables.run.hang_timeout,
         retries=tables.run.retries,
@@ -73,6 +84,9 @@ def load_job(path: Path, now: datetime) -> JobSpec:
         probe=_probe(tables.probe),
         goal=_goal(tables.goal),
         adjust=_adjust(tables.adjust),
+        model=_model(tables.model),
+        tensor_parallel=_ascending(tables.parallel.tensor),
+        pipeline_parallel=_ascending(tables.parallel.pipeline),
         source=str(path),
     )
 
@@ -223,6 +237,43 @@ def _adjust(table: AdjustTable) -> AdjustPolicy:
         ask=merged(table.ask, default.ask),
         never=merged(table.never, default.never),
     )
+
+
+def _model(table: ModelTable | None) -> LanguageModel | None:
+    return None if table is None else LanguageModel(**table.model_dump())
+
+
+def _check_parallel(tables: JobFile, file: TomlFile, *, tier: int) -> None:
+    """See that the model can be spread over workers as `[parallel]` says.
+
+    Raises:
+        ConfigError: Names file, line and key.
+    """
+    model, parallel = tables.model, tables.parallel
+    if max(*parallel.tensor, *parallel.pipeline) == 1:
+        return
+    if model is None:
+        raise file.error(
+            ("parallel",),
+            "says how a language model is spread over workers, but there is no [model]",
+            hint="describe it: [model] with hidden, layers, heads, sequence and vocabulary",
+        )
+    if tier > 0:
+        raise file.error(
+            ("parallel",),
+            "the script uses planner.sdk, which gives every worker samples of its own",
+            hint="workers that share a replica need the same samples: take planner.sdk out of the"
+            " script, or [parallel] out of the job file (docs/language-models.md)",
+        )
+    shared = (("tensor", "heads", model.heads), ("pipeline", "layers", model.layers))
+    for key, what, whole in shared:
+        for count in getattr(parallel, key):
+            if whole % count:
+                raise file.error(
+                    ("parallel", key),
+                    f"{count} does not divide {what} = {whole}",
+                    hint=f"each worker takes as many {what} as any other",
+                )
 
 
 def _places(tables: list[dict[str, Any]], file: TomlFile) -> tuple[Place, ...]:

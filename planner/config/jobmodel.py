@@ -196,6 +196,29 @@ class RunTable(Table):
     checkpoint_interval: Duration = Field(600.0, description="Wanted time between checkpoints.")
 
 
+class ModelTable(Table):
+    """`[model]`: the decoder-only transformer that the script trains."""
+
+    hidden: Count = Field(description="Elements of a token between layers.")
+    layers: Count = Field(description="Transformer layers.")
+    heads: Count = Field(description="Attention heads; divides hidden.")
+    sequence: Count = Field(description="Tokens of a sample.")
+    vocabulary: Count = Field(description="Tokens that there are.")
+
+    @model_validator(mode="after")
+    def _heads_are_alike(self) -> ModelTable:
+        if self.hidden % self.heads:
+            raise wrong(f"heads = {self.heads} does not divide hidden = {self.hidden}")
+        return self
+
+
+class ParallelTable(Table):
+    """`[parallel]`: how the script can spread one replica of the model over workers."""
+
+    tensor: Counts = Field([1], description="Workers that share each layer; divides heads.")
+    pipeline: Counts = Field([1], description="Workers that take layers in turn; divides layers.")
+
+
 class AdjustTable(Table):
     """`[adjust]`: what may change in flight. A knob stands in one list only."""
 
@@ -263,6 +286,8 @@ class JobFile(Table):
     probe: ProbeTable = ProbeTable()
     goal: GoalTable = GoalTable()
     run: RunTable = RunTable()
+    model: ModelTable | None = Field(None, description="Only for a language model.")
+    parallel: ParallelTable = ParallelTable()
     adjust: AdjustTable = AdjustTable()
     where: list[dict[str, Any]] = Field([], description="Places to consider; none: this machine.")
     settings: SettingsTable | None = Field(None, description="See docs/settings.md.")

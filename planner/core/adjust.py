@@ -222,10 +222,15 @@ def planned(plan: Plan) -> InForce:
 
 
 def pass_samples(knobs: Knobs, workers: int) -> int:
-    """Samples of one forward pass: the micro-batch, or a worker's share where that is less."""
+    """Samples of one forward pass: the micro-batch, or a replica's share where that is less."""
     if knobs.global_batch <= 0:
         return knobs.micro_batch
-    return min(knobs.micro_batch, math.ceil(knobs.global_batch / workers))
+    return min(knobs.micro_batch, replica_samples(knobs, workers))
+
+
+def replica_samples(knobs: Knobs, workers: int) -> int:
+    """Samples of a step that a replica of the model takes: all of a worker's, where it is one."""
+    return math.ceil(knobs.global_batch / knobs.replicas(workers))
 
 
 def with_batches(knobs: Knobs, workers: int, micro_batch: int, global_batch: int) -> Knobs:
@@ -233,7 +238,7 @@ def with_batches(knobs: Knobs, workers: int, micro_batch: int, global_batch: int
     turned = replace(knobs, micro_batch=micro_batch, global_batch=global_batch)
     if global_batch <= 0 or micro_batch <= 0:
         return turned
-    share = math.ceil(global_batch / workers)
+    share = replica_samples(turned, workers)
     return replace(turned, accumulation=math.ceil(share / pass_samples(turned, workers)))
 
 

@@ -19,6 +19,7 @@ from planner.core.adjust import (
     with_batches,
 )
 from planner.core.errors import UsageError
+from planner.core.replicas import misfit
 from planner.core.types import AdjustPolicy, Offer, Option, ResourceConfig
 
 _LOADERS, _LOADERS_PER_CPU = 16, 4
@@ -243,17 +244,20 @@ def _target(wish: Wish, now: InForce, facts: Facts) -> InForce:
         found = _moved(wish.move, now, facts)
         resources, price = found.resources, found.price
     batch = wish.global_batch or knobs.global_batch
-    if wish.global_batch is not None and batch < resources.workers:
+    if problem := misfit(knobs, resources):
+        _refuse("workers", *problem)
+    replicas = knobs.replicas(resources.workers)
+    if wish.global_batch is not None and batch < replicas:
         _refuse(
             "batch",
-            f"a global batch of {batch} gives {resources.workers} workers less than a sample each",
-            f"it takes {resources.workers} or more",
+            f"a global batch of {batch} gives {replicas} workers less than a sample each",
+            f"it takes {replicas} or more",
         )
-    if 0 < batch < resources.workers:
+    if 0 < batch < replicas:
         _refuse(
             "workers",
             f"{resources.workers} workers cannot share a global batch of {batch}",
-            f"{batch} or fewer",
+            f"{batch * knobs.replica_workers} or fewer",
         )
     micro = _micro(wish, now, resources.workers, batch)
     knobs = with_batches(knobs, resources.workers, micro, batch)
@@ -304,7 +308,7 @@ def _micro(wish: Wish, now: InForce, workers: int, global_batch: int) -> int:
     """The micro-batch: as asked for; halved and doubled by `memory`; else as it is."""
     micro = now.knobs.micro_batch
     if wish.micro_batch is not None:
-        share = math.ceil(global_batch / workers)
+        share = math.ceil(global_batch / now.knobs.replicas(workers))
         if 0 < share < wish.micro_batch:
             _refuse(
                 "micro_batch",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from planner.core.choose import MAX_P_OOM, Terms
 from planner.core.prediction import Bottleneck
 from planner.core.recommendation import Flip, Recommendation
+from planner.core.replicas import layout_text
 from planner.core.types import EstimateResult, Option, Prefer, Reason
 from planner.core.units import format_bytes, format_chance, format_duration, format_money
 
@@ -38,13 +39,17 @@ _VERDICT: dict[str, str] = {
 
 
 def label(option: Option) -> str:
-    """An option in a few words: `local:cpu 2 workers x 16 x2`: micro-batch 16, twice over."""
+    """An option in a few words: `local:cpu 2 workers x 16 x2`: micro-batch 16, twice over.
+
+    Of workers that hold replicas together it says how: `4 workers (tensor 2 x pipeline 2) x 16`.
+    """
     r, k = option.resources, option.knobs
     what = f"{r.instance_type} {r.market}" if r.instance_type else f"{r.runner}:{r.pool}"
     device = f" {r.gpu}" if r.gpu else ""
     workers = "1 worker" if r.workers == 1 else f"{r.workers} workers"
     accumulated = f" x{k.accumulation}" if k.accumulation > 1 else ""
-    return f"{what}{device} {workers} x {k.micro_batch}{accumulated}"
+    spread = f" ({layout})" if (layout := layout_text(k)) else ""
+    return f"{what}{device} {workers}{spread} x {k.micro_batch}{accumulated}"
 
 
 def asked(terms: Terms) -> str:

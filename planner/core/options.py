@@ -24,6 +24,7 @@ from planner.core.choose import (
 from planner.core.distribution import Distribution
 from planner.core.prediction import Interval, Prediction
 from planner.core.recommendation import Flip, Recommendation
+from planner.core.replicas import identity
 from planner.core.types import (
     EstimateResult,
     Goal,
@@ -72,7 +73,8 @@ class Candidate:
 def option_id(resources: ResourceConfig, knobs: Knobs) -> str:
     """`o` and a short hash: the same for the same resources and knobs, whatever else changed."""
     shape = {name: getattr(resources, name) for name in _ID_FIELDS}
-    turned = {**asdict(knobs), "checkpoint_interval_s": float(knobs.checkpoint_interval_s)}
+    turned = identity(asdict(knobs))
+    turned["checkpoint_interval_s"] = float(knobs.checkpoint_interval_s)
     text = json.dumps([shape, turned], sort_keys=True)
     digest = base64.b32encode(hashlib.sha256(text.encode()).digest()).decode().lower()
     return f"o{digest[:7]}"

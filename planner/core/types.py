@@ -82,6 +82,23 @@ class Goal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageModel:
+    """A decoder-only transformer: what the time of its steps follows from.
+
+    Attributes:
+        hidden: Elements of a token between layers.
+        heads: Attention heads.
+        sequence: Tokens of a sample.
+    """
+
+    hidden: int
+    layers: int
+    heads: int
+    sequence: int
+    vocabulary: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
     """A training job, as its job file describes it.
 
@@ -104,6 +121,9 @@ class JobSpec:
         seed: Seed of the data order.
         hang_timeout_s: Without a step for so long, a worker counts as hung.
         retries: How often a failed attempt is started again when it had made progress.
+        model: What the script trains, where that is a language model that the job file describes.
+        tensor_parallel: Workers that the script can share each layer among; no more than a node's.
+        pipeline_parallel: Workers that it can share the layers out to, one after another.
         source: The job file, for messages; None when made from a command line.
     """
 
@@ -129,6 +149,9 @@ class JobSpec:
     probe: ProbeSettings = ProbeSettings()
     goal: Goal = Goal()
     adjust: AdjustPolicy = AdjustPolicy()
+    model: LanguageModel | None = None
+    tensor_parallel: tuple[int, ...] = (1,)
+    pipeline_parallel: tuple[int, ...] = (1,)
     source: str | None = None
 
 
@@ -170,7 +193,11 @@ class ResourceConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knobs:
-    """What can be turned without other machines."""
+    """What can be turned without other machines.
+
+    A replica of the model is a single worker, or `tensor_parallel` times `pipeline_parallel` of
+    them; its batches are those of all its workers together.
+    """
 
     micro_batch: int
     accumulation: int
@@ -178,6 +205,17 @@ class Knobs:
     loader_workers: int = 0
     precision: Precision = "fp32"
     checkpoint_interval_s: float = 600.0
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+
+    @property
+    def replica_workers(self) -> int:
+        """Workers that one replica of the model is spread over."""
+        return self.tensor_parallel * self.pipeline_parallel
+
+    def replicas(self, workers: int) -> int:
+        """Replicas of the model that so many workers hold, each with data of its own."""
+        return max(workers // self.replica_workers, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

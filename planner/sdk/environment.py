@@ -24,6 +24,8 @@ class WorkerEnv:
         lr_scale: Factor of the script's learning rate.
         schedule_batch: The global batch that one tick of the schedule stands for; None when it is
             the one in force.
+        replica_workers: Workers that hold one replica of the model together, and see the same
+            samples.
     """
 
     events: Path
@@ -45,6 +47,7 @@ class WorkerEnv:
     memory: str = "normal"
     lr_scale: float = 1.0
     schedule_batch: int | None = None
+    replica_workers: int = 1
 
 
 def read_environment(environ: Mapping[str, str] = os.environ) -> WorkerEnv | None:
@@ -81,6 +84,8 @@ def read_environment(environ: Mapping[str, str] = os.environ) -> WorkerEnv | Non
         memory=environ.get("PLANNER_MEMORY") or "normal",
         lr_scale=_above_zero(environ, "PLANNER_LR_SCALE", default=1.0),
         schedule_batch=_whole(environ, "PLANNER_SCHEDULE_BATCH"),
+        replica_workers=(_whole(environ, "PLANNER_TENSOR_PARALLEL") or 1)
+        * (_whole(environ, "PLANNER_PIPELINE_PARALLEL") or 1),
     )
 
 

@@ -110,7 +110,8 @@ class Watcher:
 
     def _global_batch(self) -> int:
         """Samples of a step over all workers, as far as the loader tells; else 0."""
-        return (getattr(self._loader, "batch_size", None) or 0) * self._env.world_size
+        replicas = max(self._env.world_size // self._env.replica_workers, 1)
+        return (getattr(self._loader, "batch_size", None) or 0) * replicas
 
     def _end_probe(self, courier: Courier) -> None:
         self._stopwatch.say(self._at)

@@ -59,7 +59,7 @@ def render_argv(
     Args:
         job: Its command is the template.
         resources: Gives `{workers}`.
-        knobs: Give the batch sizes, `{loader_workers}` and `{precision}`.
+        knobs: Give the batch sizes, `{loader_workers}`, `{precision}` and what workers share.
         run_id: Run or probe.
         data: The data set or its slice; None when the job has none.
         checkpoint_dir: Absolute folder of the checkpoints.
@@ -80,6 +80,8 @@ def render_argv(
         "output": output_dir,
         "seed": str(job.seed),
         "precision": knobs.precision,
+        "tensor_parallel": str(knobs.tensor_parallel),
+        "pipeline_parallel": str(knobs.pipeline_parallel),
     }
     where = job.source or "the command"
     return tuple(
@@ -133,7 +135,8 @@ def worker_env(
     Args:
         job: Names the variables to pass on.
         resources: The shape that is started.
-        knobs: Batch sizes (0 when not known), loader workers, checkpoint interval.
+        knobs: Batch sizes (0 when not known), loader workers, checkpoint interval, and what
+            workers share.
         run_id: Run or probe; every process carries it.
         attempt: Counts the launches of this run, from 1.
         control: Path of the control file; it may not exist yet.
@@ -159,6 +162,9 @@ def worker_env(
     env |= {f"PLANNER_{name}_BATCH": str(size) for name, size in batches.items() if size > 0}
     if job.loader_workers is not None or knobs.loader_workers > 0:
         env["PLANNER_LOADER_WORKERS"] = str(knobs.loader_workers)
+    if job.model is not None:
+        env["PLANNER_TENSOR_PARALLEL"] = str(knobs.tensor_parallel)
+        env["PLANNER_PIPELINE_PARALLEL"] = str(knobs.pipeline_parallel)
     if probe_steps is not None:
         env["PLANNER_PROBE_STEPS"] = str(probe_steps)
     return env

@@ -86,7 +86,7 @@ def launch_lines(estimate: EstimateResult, option: Option) -> Iterable[Content]:
     """Price, time, cost, cap, what happens at the cap and when it fails."""
     goal, job, price = estimate.goal, estimate.job, option.price
     yield row(
-        (resources_text(option.resources), "bold"),
+        (resources_text(option.resources, option.knobs), "bold"),
         f", batch {batch_text(option.knobs)}",
         (f"   {place_text(option.resources)}", "$soft"),
     )

@@ -58,7 +58,7 @@ class PlannerCommands(Provider):
     def _options(self) -> Iterable[Entry]:
         shown = self.planner.session.shown
         for option in shown.options if shown else ():
-            text = f"Option {option.rank}: {resources_text(option.resources)}"
+            text = f"Option {option.rank}: {resources_text(option.resources, option.knobs)}"
             note = f"{time_interval(option.total_s)}  {money_interval(option.cost_usd)}"
             yield text, note, partial(self.planner.open_option, option.id)
 

@@ -10,6 +10,7 @@ from textual.content import Content
 
 from planner.core.distribution import Distribution
 from planner.core.errors import PlannerError
+from planner.core.replicas import layout_text
 from planner.core.types import Knobs, ResourceConfig, RunState
 from planner.core.units import format_bytes, format_duration, format_money
 
@@ -148,10 +149,18 @@ def time_of_day(at: datetime | None, *, seconds: bool = False) -> str:
     return at.astimezone().strftime("%H:%M:%S" if seconds else "%H:%M")
 
 
-def resources_text(resources: ResourceConfig) -> str:
-    """`2 x cpu`, or `4 x A10G on 2 nodes`."""
+def resources_text(resources: ResourceConfig, knobs: Knobs | None = None) -> str:
+    """`2 x cpu`, or `4 x A10G on 2 nodes`; with knobs also `4 x A10G (tensor 2)`."""
     nodes = f" on {resources.nodes} nodes" if resources.nodes > 1 else ""
-    return f"{resources.workers} x {resources.device}{nodes}"
+    layout = layout_text(knobs) if knobs else ""
+    spread = f" ({layout})" if layout else ""
+    return f"{resources.workers} x {resources.device}{spread}{nodes}"
+
+
+def layout_mark(knobs: Knobs) -> str:
+    """How a replica is spread over workers, for a table: `t2p4`; empty for one worker."""
+    parts = (("t", knobs.tensor_parallel), ("p", knobs.pipeline_parallel))
+    return "".join(f"{letter}{count}" for letter, count in parts if count > 1)
 
 
 def place_text(resources: ResourceConfig) -> str:

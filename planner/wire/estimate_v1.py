@@ -95,6 +95,8 @@ class Knobs(Wire):
     loader_workers: int
     precision: Literal["fp32", "tf32", "amp_fp16", "bf16"]
     checkpoint_interval_s: NotNegative
+    tensor_parallel: Annotated[int, Field(ge=1)] = 1
+    pipeline_parallel: Annotated[int, Field(ge=1)] = 1
 
 
 class Price(Wire):

@@ -82,6 +82,8 @@ def knobs(k: domain.Knobs) -> estimate_v1.Knobs:
         loader_workers=k.loader_workers,
         precision=k.precision,
         checkpoint_interval_s=k.checkpoint_interval_s,
+        tensor_parallel=k.tensor_parallel,
+        pipeline_parallel=k.pipeline_parallel,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from planner.core.adjust import Adjustment, parse_wish, planned
+from planner.core.adjust import Adjustment, parse_wish, pass_samples, planned
 from planner.core.adjustrules import AdjustRefusedError, Site, decide
 from planner.core.types import AdjustPolicy
 from planner.services.runs.expect import expect
@@ -87,6 +87,17 @@ def test_more_workers_than_samples_of_a_step_are_refused(tmp_path):
     plan = plan_of(fake_estimate(tmp_path, workers=1, slots=8, global_batch=4), "r-0001")
     assert refusal(plan, "workers=8") == "adjust.workers"
     assert refusal(plan, "workers=4", "global_batch=3", allow_maths=True) == "adjust.batch"
+
+
+def test_workers_are_whole_replicas(tmp_path):
+    plan = plan_of(fake_estimate(tmp_path, workers=4, slots=8, global_batch=16), "r-0001")
+    knobs = replace(plan.option.knobs, tensor_parallel=2, pipeline_parallel=2)
+    plan = replace(plan, option=replace(plan.option, knobs=replace(knobs, micro_batch=16)))
+    assert refusal(plan, "workers=6") == "adjust.workers"
+    more = verdict(plan, "workers=8").target
+    assert (more.knobs.replicas(8), more.knobs.micro_batch, more.knobs.accumulation) == (2, 16, 1)
+    assert pass_samples(more.knobs, 8) == 8
+    assert refusal(plan, "workers=8", "micro_batch=9") == "adjust.micro_batch"
 
 
 def test_the_job_file_has_its_say(run):

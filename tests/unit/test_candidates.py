@@ -9,7 +9,15 @@ import pytest
 
 from planner.core.distribution import Distribution
 from planner.core.errors import ConfigError, UsageError
-from planner.core.types import AdjustPolicy, JobSpec, Offer, Place, PriceQuote, ResourceConfig
+from planner.core.types import (
+    AdjustPolicy,
+    JobSpec,
+    LanguageModel,
+    Offer,
+    Place,
+    PriceQuote,
+    ResourceConfig,
+)
 from planner.services.estimating.candidates import Offers, Trial, ask_places, design, trials
 
 LOCAL = Place(runner="local", pool="cpu", settings={"slots": 4, "usd_per_slot_h": 0.05})
@@ -162,3 +170,68 @@ def test_a_job_that_may_run_nowhere_is_refused() -> None:
 def test_a_place_without_a_price_is_said_to_be_free() -> None:
     free = Place(runner="local", pool="cpu", settings={"slots": 1})
     assert [w.code for w in ask_places(replace(JOB, places=(free,))).warnings] == ["price.free"]
+
+
+# ---- replicas that several workers hold
+
+GPT = replace(
+    JOB,
+    tier=0,
+    model=LanguageModel(hidden=64, layers=4, heads=4, sequence=32, vocabulary=256),
+    tensor_parallel=(1, 2),
+    pipeline_parallel=(1, 2),
+    command=("python", "t.py", "{micro_batch}", "{global_batch}"),
+)
+
+
+def spreads(found: tuple[Trial, ...]) -> set[tuple[int, int, int, int, int]]:
+    return {
+        (t.resources.workers, t.knobs.tensor_parallel, t.knobs.pipeline_parallel,
+         t.knobs.micro_batch, t.knobs.accumulation)
+        for t in found
+    }  # fmt: skip
+
+
+def test_replicas_share_the_global_batch_whatever_they_are_spread_over() -> None:
+    found, _ = trials(GPT, offers(1, 2, 3, 4), 64, distributed=True)
+    for trial in found:
+        knobs = trial.knobs
+        assert trial.resources.workers % knobs.replica_workers == 0
+        replicas = knobs.replicas(trial.resources.workers)
+        assert replicas * knobs.micro_batch * knobs.accumulation == knobs.global_batch == 64
+    whole = {shape[:3] for shape in spreads(found)}
+    assert whole == {
+        (1, 1, 1), (2, 1, 1), (2, 2, 1), (2, 1, 2), (4, 1, 1), (4, 2, 1), (4, 1, 2), (4, 2, 2),
+    }  # fmt: skip
+
+
+def test_workers_that_share_layers_are_on_one_node() -> None:
+    apart = offers(1)
+    place, offer = apart.found[0]
+    two = replace(offer, resources=replace(offer.resources, nodes=2, workers_per_node=1))
+    found, _ = trials(GPT, Offers(found=((place, two),)), 64, distributed=True)
+    assert {shape[1:3] for shape in spreads(found)} == {(1, 1), (1, 2)}
+
+
+def test_a_script_that_is_not_told_both_batches_takes_its_share_at_once() -> None:
+    job = replace(GPT, command=("python", "t.py", "{micro_batch}"))
+    found, _ = trials(job, offers(4), 64, distributed=True)
+    assert {t.knobs.accumulation for t in found} == {1}
+    assert (4, 2, 2, 64, 1) in spreads(found)
+
+
+def test_where_nothing_fits_parallel_is_named() -> None:
+    job = replace(GPT, tensor_parallel=(4,))
+    with pytest.raises(UsageError) as caught:
+        trials(job, offers(1, 2), 64, distributed=True)
+    assert "[parallel]" in (caught.value.hint or "")
+
+
+def test_every_way_to_spread_a_replica_is_tried_once_after_the_usual_probes() -> None:
+    found, _ = trials(GPT, offers(1, 2, 4), 64, distributed=True)
+    tried = [
+        (t.resources.workers, t.knobs.tensor_parallel, t.knobs.pipeline_parallel)
+        for t in design(found)
+    ]
+    assert tried[:4] == [(1, 1, 1), (4, 1, 1), (1, 1, 1), (2, 1, 1)]
+    assert sorted(tried[4:7]) == [(2, 1, 2), (2, 2, 1), (4, 2, 2)]

@@ -20,12 +20,14 @@ from planner.config.jobmodel import (
     GoalTable,
     JobTable,
     LocalPlace,
+    ModelTable,
+    ParallelTable,
     ProbeTable,
     RunTable,
 )
 from planner.config.tomlfile import key_lines
 from planner.core.errors import ConfigError, ExitCode
-from planner.core.types import AdjustPolicy, Goal, JobSpec, ProbeSettings
+from planner.core.types import AdjustPolicy, Goal, JobSpec, LanguageModel, ProbeSettings
 
 NOW = datetime(2026, 11, 21, 11, 40, tzinfo=UTC)
 
@@ -615,12 +617,65 @@ def test_the_schema_takes_what_the_loader_takes_and_refuses_a_typo() -> None:
 
 # ---- documentation
 
+# ---- language models
+
+GPT = """
+[model]
+hidden = 64
+layers = 4
+heads = 8
+sequence = 128
+vocabulary = 512
+"""
+
+
+def test_a_language_model_and_how_it_may_be_spread(tmp_path: Path) -> None:
+    job = load(tmp_path, f"{SMALL}{GPT}[parallel]\ntensor = [4, 1, 2]\npipeline = 2\n")
+    assert job.model == LanguageModel(hidden=64, layers=4, heads=8, sequence=128, vocabulary=512)
+    assert (job.tensor_parallel, job.pipeline_parallel) == ((1, 2, 4), (2,))
+
+
+def test_without_a_language_model_a_replica_is_one_worker(tmp_path: Path) -> None:
+    job = load(tmp_path, SMALL)
+    assert (job.model, job.tensor_parallel, job.pipeline_parallel) == (None, (1,), (1,))
+
+
+@pytest.mark.parametrize(
+    ("tables", "told"),
+    [
+        ("[parallel]\ntensor = 2\n", "there is no [model]"),
+        (f"{GPT}[parallel]\ntensor = [1, 3]\n", "tensor: 3 does not divide heads = 8"),
+        (f"{GPT}[parallel]\npipeline = [1, 3]\n", "pipeline: 3 does not divide layers = 4"),
+        (f"{GPT}[parallel]\ntensor = 0\n", "out of range"),
+        (f"{GPT}[parallel]\ndata = 2\n", 'unknown key "data"'),
+        (GPT.replace("heads = 8", "heads = 7"), "heads = 7 does not divide hidden = 64"),
+        (GPT.replace("layers = 4\n", ""), "[model] layers is missing"),
+    ],
+)
+def test_a_model_that_cannot_be_spread_so_is_refused(
+    tmp_path: Path, tables: str, told: str
+) -> None:
+    (line,) = refused(tmp_path, SMALL + tables).lines
+    assert line.startswith("job.toml:")
+    assert told in line
+
+
+def test_the_sdk_gives_every_worker_samples_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("import planner.sdk as planner\n")
+    found = refused(tmp_path, f"{SMALL}{GPT}[parallel]\ntensor = 2\n")
+    assert "uses planner.sdk" in found.text
+    assert "docs/language-models.md" in found.hint
+    assert load(tmp_path, SMALL + GPT).tier == 1, "without [parallel] it is as any other job"
+
+
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "job-file.md").read_text()
 TABLES = {
     "[job]": JobTable,
     "[probe]": ProbeTable,
     "[goal]": GoalTable,
     "[run]": RunTable,
+    "[model]": ModelTable,
+    "[parallel]": ParallelTable,
     "[[where]]": LocalPlace,
 }
 

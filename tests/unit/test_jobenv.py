@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.core.errors import ConfigError, UsageError
-from planner.core.types import JobSpec, Knobs, ResourceConfig
+from planner.core.types import JobSpec, Knobs, LanguageModel, ResourceConfig
 from planner.services import jobenv
 from planner.services.jobenv import BASIC_VARIABLES, render_argv, search_path, worker_env
 
@@ -59,10 +60,10 @@ def env(spec: JobSpec, caller: dict[str, str], **changes: object) -> dict[str, s
 def test_every_placeholder_is_filled_in() -> None:
     template = (
         "{data} {epochs} {micro_batch} {global_batch} {workers} {loader_workers} {run_id} "
-        "{checkpoint} {output} {seed} {precision}"
+        "{checkpoint} {output} {seed} {precision} {tensor_parallel} {pipeline_parallel}"
     )
     spec = job(*template.split(), epochs=9, seed=5)
-    expected = "/data/digits 9 16 64 2 0 r-1 /state/ck /state/out 5 fp32"
+    expected = "/data/digits 9 16 64 2 0 r-1 /state/ck /state/out 5 fp32 1 1"
     assert render(spec) == expected.split()
 
 
@@ -160,6 +161,14 @@ def test_a_named_variable_that_is_not_set_is_refused() -> None:
     with pytest.raises(UsageError, match="HF_TOKEN") as caught:
         env(job("train", env=("HF_TOKEN",)), {"PATH": "/bin"})
     assert "export HF_TOKEN" in (caught.value.hint or "")
+
+
+def test_a_language_model_is_told_how_its_replicas_are_spread() -> None:
+    model = LanguageModel(hidden=64, layers=4, heads=4, sequence=32, vocabulary=256)
+    knobs = replace(KNOBS, tensor_parallel=2)
+    made = env(job("train", model=model), {}, knobs=knobs)
+    assert (made["PLANNER_TENSOR_PARALLEL"], made["PLANNER_PIPELINE_PARALLEL"]) == ("2", "1")
+    assert render(job("--tp={tensor_parallel}"), knobs=knobs) == ["--tp=2"]
 
 
 def test_planners_variables_tell_the_knobs() -> None:

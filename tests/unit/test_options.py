@@ -51,6 +51,16 @@ def test_ids_are_stable_across_runs_and_machines() -> None:
     assert option_id(resources(2), knobs(16, workers=2)) == "oyrrb7t7"
 
 
+def test_an_option_says_how_its_replicas_are_spread() -> None:
+    plain = estimate().options[0]
+    spread = replace(plain.knobs, tensor_parallel=2, pipeline_parallel=2)
+    option = replace(plain, resources=resources(4), knobs=spread)
+    assert explain.label(option) == "local:cpu 4 workers (tensor 2 x pipeline 2) x 16 x4"
+    assert option_id(resources(4), spread) != option_id(resources(4), plain.knobs)
+    told = estimate_document(replace(estimate(), options=(option,)))["options"][0]["knobs"]
+    assert (told["tensor_parallel"], told["pipeline_parallel"]) == (2, 2)
+
+
 def test_ids_follow_resources_and_knobs_only() -> None:
     base = option_id(resources(2), knobs(16, workers=2))
     assert option_id(resources(4), knobs(16, workers=2)) != base

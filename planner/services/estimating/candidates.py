@@ -1,16 +1,17 @@
 """Which configurations an estimate scores, and which few of them it tries out.
 
 Candidates are every offer of the job's places with every micro-batch that keeps the global batch:
-`global = workers x micro x accumulation`. Probes are a small design over them, after what Ernest
+`global = replicas x micro x accumulation`, with a replica of the model on each worker, or on as
+many as `[parallel]` lets share one. Probes are a small design over them, after what Ernest
 (Venkataraman et al., NSDI 2016) and our own comparison of predictors found worth measuring: the
 reference, the largest shape, the effect of the micro-batch on one worker, and two workers as the
-first that synchronise.
+first that synchronise. Every other way to spread a replica is tried once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from planner.core.errors import (
     ConfigError,
@@ -19,7 +20,9 @@ from planner.core.errors import (
     RunnerError,
     UsageError,
 )
+from planner.core.replicas import misfit
 from planner.core.types import JobSpec, Knobs, Offer, Place, ResourceConfig, Warning_
+from planner.services.jobenv import uses_placeholder
 from runners.base import Runner
 from runners.registry import get_runner, runner_names
 
@@ -128,7 +131,8 @@ def batch_unknown(job: JobSpec, offers: Offers) -> Trial:
     place, offer = min(
         allowed or offers.found, key=lambda p: (p[1].resources.workers, p[1].price.usd_per_h)
     )
-    return Trial(place=place, offer=offer, knobs=_with(job, 0, 1, 0))
+    spread = next(_spreads(job, offer.resources), _with(job, 0, 1, 0))
+    return Trial(place=place, offer=offer, knobs=spread)
 
 
 def trials(
@@ -161,27 +165,63 @@ def trials(
         Trial(place=place, offer=offer, knobs=knobs)
         for place, offer in offers.found
         if not wanted or offer.resources.workers in wanted
-        for knobs in _knobs(job, offer.resources.workers, global_batch)
+        for spread in _spreads(job, offer.resources)
+        for knobs in _knobs(job, spread, offer.resources.workers, global_batch)
     ]
     if not found:
         raise UsageError(
             f"no configuration keeps the global batch of {global_batch}: no worker count and "
             "micro-batch on offer multiply to it",
-            hint="Change global_batch, micro_batches or workers in [job].",
+            hint="Change global_batch, micro_batches or workers in [job]"
+            + (", or [parallel]." if job.model else "."),
         )
-    found.sort(key=lambda t: (t.resources.workers, -t.knobs.micro_batch))
+    found.sort(key=lambda t: (t.resources.workers, *spread_of(t), -t.knobs.micro_batch))
     return tuple(found), tuple(warnings)
 
 
-def _knobs(job: JobSpec, workers: int, global_batch: int) -> list[Knobs]:
+def _spreads(job: JobSpec, resources: ResourceConfig) -> Iterator[Knobs]:
+    """The ways to spread replicas over these workers, as knobs whose batches are not known."""
+    for pipeline in job.pipeline_parallel:
+        for tensor in job.tensor_parallel:
+            knobs = _with(job, 0, 1, 0)
+            knobs = replace(knobs, tensor_parallel=tensor, pipeline_parallel=pipeline)
+            if misfit(knobs, resources) is None:
+                yield knobs
+
+
+def spread_of(trial: Trial) -> tuple[int, int]:
+    """Stages that a replica is cut into, and workers that share each."""
+    return trial.knobs.pipeline_parallel, trial.knobs.tensor_parallel
+
+
+def _accumulates(job: JobSpec) -> bool:
+    """Whether steps may have several micro-batches: by the SDK, or by a script that is told both.
+
+    A pipeline is kept busy by micro-batches, so scripts for language models cut their batch.
+    """
+    by_itself = job.model is not None and all(
+        uses_placeholder(job, name) for name in ("micro_batch", "global_batch")
+    )
+    return job.tier > 0 or by_itself
+
+
+def _knobs(job: JobSpec, spread: Knobs, workers: int, global_batch: int) -> list[Knobs]:
+    """The batches that so many workers can take, with replicas spread like that."""
+    replicas = spread.replicas(workers)
+
+    def batches(micro_batch: int, accumulation: int, whole: int) -> Knobs:
+        return replace(
+            spread, micro_batch=micro_batch, accumulation=accumulation, global_batch=whole
+        )
+
     if job.tier == 0 and "global_batch" in job.adjust.allow and job.micro_batches:
         # The script takes any batch it is told, and the user allowed the mathematics to change.
-        return [_with(job, micro, 1, micro * workers) for micro in job.micro_batches]
-    share, rest = divmod(global_batch, workers)
+        return [batches(micro, 1, micro * replicas) for micro in job.micro_batches]
+    share, rest = divmod(global_batch, replicas)
     if rest or share == 0:
         return []
-    if job.tier == 0:  # nobody accumulates for a script without the SDK
-        return [_with(job, share, 1, global_batch)]
+    if not _accumulates(job):
+        return [batches(share, 1, global_batch)]
     if job.micro_batches:
         micros = [m for m in sorted(set(job.micro_batches), reverse=True) if share % m == 0]
     else:
@@ -190,7 +230,7 @@ def _knobs(job: JobSpec, workers: int, global_batch: int) -> list[Knobs]:
             for parts in _powers_of_two(MAX_ACCUMULATION)
             if share % parts == 0 and (parts == 1 or share // parts >= MIN_MICRO_BATCH)
         ]
-    return [_with(job, micro, share // micro, global_batch) for micro in micros]
+    return [batches(micro, share // micro, global_batch) for micro in micros]
 
 
 def _with(job: JobSpec, micro_batch: int, accumulation: int, global_batch: int) -> Knobs:
@@ -218,10 +258,12 @@ def machine(resources: ResourceConfig) -> tuple[str | None, ...]:
 def design(found: Sequence[Trial], limit: int = MAX_PROBES) -> tuple[Trial, ...]:
     """The trials to probe, in the order of what they tell; the reference of each machine first.
 
-    For each kind of machine, as far as it differs: fewest workers with the largest micro-batch
-    (the reference: compute), most workers with theirs (synchronisation, and shared cores or
-    disks), fewest workers with the smallest micro-batch (what a step costs that does not grow
-    with the batch, and memory's slope), two workers where the most are more (how it grows).
+    For each kind of machine, with replicas spread the least: fewest workers with the largest
+    micro-batch (the reference: compute), most workers with theirs (synchronisation, and shared
+    cores or disks), fewest workers with the smallest micro-batch (what a step costs that does not
+    grow with the batch, and memory's slope), two workers where the most are more (how it grows).
+    As many other ways to spread replicas follow, on the fewest workers with the largest
+    micro-batch: those that differ in one respect before others.
     The cheapest offer of a shape stands for all.
     """
     groups: dict[tuple[str | None, ...], list[Trial]] = {}
@@ -229,19 +271,31 @@ def design(found: Sequence[Trial], limit: int = MAX_PROBES) -> tuple[Trial, ...]
         groups.setdefault(machine(trial.resources), []).append(trial)
     chosen: list[Trial] = []
     for group in groups.values():
-        counts = sorted({t.resources.workers for t in group})
-        few, most = counts[0], counts[-1]
-        second = next((n for n in counts if n >= 2 and few < n < most), None)
-        wanted = [_largest(group, few), _largest(group, most), _smallest(group, few)]
-        if second is not None:
-            wanted.append(_largest(group, second))
-        distinct: list[Trial] = []
-        for trial in wanted:
-            shape = (trial.resources.workers, trial.knobs)
-            if shape not in [(t.resources.workers, t.knobs) for t in distinct]:
-                distinct.append(trial)
-        chosen += distinct[:limit]
+        spreads: dict[tuple[int, int], list[Trial]] = {}
+        for trial in group:
+            spreads.setdefault(spread_of(trial), []).append(trial)
+        first, *others = sorted(spreads, key=lambda s: (min(s) > 1, s[0] * s[1]))
+        chosen += _of_one_spread(spreads[first])[:limit]
+        for spread in others[:limit]:
+            fewest = min(t.resources.workers for t in spreads[spread])
+            chosen.append(_largest(spreads[spread], fewest))
     return tuple(chosen)
+
+
+def _of_one_spread(group: Sequence[Trial]) -> list[Trial]:
+    """What to try where only workers and micro-batches differ."""
+    counts = sorted({t.resources.workers for t in group})
+    few, most = counts[0], counts[-1]
+    second = next((n for n in counts if n >= 2 and few < n < most), None)
+    wanted = [_largest(group, few), _largest(group, most), _smallest(group, few)]
+    if second is not None:
+        wanted.append(_largest(group, second))
+    distinct: list[Trial] = []
+    for trial in wanted:
+        shape = (trial.resources.workers, trial.knobs)
+        if shape not in [(t.resources.workers, t.knobs) for t in distinct]:
+            distinct.append(trial)
+    return distinct
 
 
 def _largest(group: Sequence[Trial], workers: int) -> Trial:

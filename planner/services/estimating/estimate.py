@@ -14,6 +14,7 @@ from planner.core.clock import Clock
 from planner.core.errors import NotFoundError, StoreError
 from planner.core.events import EventSink, ignore
 from planner.core.options import rescored
+from planner.core.replicas import layout_text
 from planner.core.types import (
     EstimateResult,
     Goal,
@@ -302,4 +303,5 @@ def _trial_text(trial: Trial) -> str:
     workers = "1 worker" if r.workers == 1 else f"{r.workers} workers"
     device = f" {r.gpu}" if r.gpu else ""
     accumulated = f" x{k.accumulation}" if k.accumulation > 1 else ""
-    return f"{r.runner}:{r.pool}{device} {workers} x {k.micro_batch}{accumulated}"
+    spread = f" ({layout})" if (layout := layout_text(k)) else ""
+    return f"{r.runner}:{r.pool}{device} {workers}{spread} x {k.micro_batch}{accumulated}"

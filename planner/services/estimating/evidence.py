@@ -105,8 +105,9 @@ def _ask_script(study: Study, prober: Prober, evidence: Evidence) -> int | None:
     (result,) = prober.run([trial])
     told = result.knobs.global_batch or None
     if told is None:
-        micro = max(1, DEFAULT_BATCH // trial.resources.workers)
-        whole = micro * trial.resources.workers
+        replicas = trial.knobs.replicas(trial.resources.workers)
+        micro = max(1, DEFAULT_BATCH // replicas)
+        whole = micro * replicas
         knobs = replace(result.knobs, micro_batch=micro, global_batch=whole)
         result = replace(result, knobs=knobs)
     evidence.add([result], prober.state)

@@ -376,6 +376,8 @@ def _real_knobs(asked: Knobs, watch: ProbeWatch) -> Knobs:
     batch = whole(watch.attached, "global_batch") or asked.global_batch
     micro = whole(watch.attached, "micro_batch") or asked.micro_batch or batch
     accumulation = whole(watch.attached, "accumulation") or asked.accumulation
+    if watch.attached.get("accumulation") is None and asked.accumulation > 1:
+        micro = asked.micro_batch  # a loader tells what a script cuts up by itself
     loading = whole(watch.attached, "loader_workers")
     return replace(
         asked,

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from planner.core.errors import StoreError
+from planner.core.replicas import identity
 from planner.core.types import Knobs, ProbeResult, ProbeSettings, ResourceConfig
 from planner.store.codec import to_json
 from planner.store.files import load, save
@@ -23,7 +24,7 @@ _ENOUGH = 0.9
 def probe_id(fingerprint: str, resources: ResourceConfig, knobs: Knobs) -> str:
     """The same for the same job, machines and knobs; `p-` and ten hexadecimal digits."""
     shape = {k: v for k, v in to_json(resources).items() if k not in _UNSTABLE}
-    turned = {k: v for k, v in to_json(knobs).items() if k != "checkpoint_interval_s"}
+    turned = {k: v for k, v in identity(to_json(knobs)).items() if k != "checkpoint_interval_s"}
     text = json.dumps([fingerprint, shape, turned], sort_keys=True)
     return "p-" + hashlib.sha256(text.encode()).hexdigest()[:10]
 

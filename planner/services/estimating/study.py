@@ -167,7 +167,7 @@ def _global_batch(
 
 
 def _is_distributed(job: JobSpec, skipped: tuple[Path, ...]) -> bool:
-    if job.worker_counts:
+    if job.worker_counts or max(*job.tensor_parallel, *job.pipeline_parallel) > 1:
         return True  # the user knows
     if job.tier == 1 and source_mentions(job, _LETS_PLANNER_JOIN, exclude=skipped):
         return True

@@ -10,6 +10,7 @@ from planner.core.adjust import Adjustment
 from planner.core.distribution import Distribution
 from planner.core.plan import Plan
 from planner.core.prediction import Interval
+from planner.core.replicas import layout_text
 from planner.core.types import Option, RunState
 from planner.core.units import format_duration
 from planner.store.codec import datetime_text, to_json
@@ -93,6 +94,8 @@ def option_text(option: Option) -> str:
     place = where or shape.runner
     market = "" if shape.market == "local" else f" {shape.market}"
     text = f"{shape.workers} x {shape.device} {place}{market}"
+    if layout := layout_text(option.knobs):
+        text = f"{text}, {layout}"
     return f"{text}, micro-batch {option.knobs.micro_batch}" if option.knobs.micro_batch else text
 
 

@@ -96,7 +96,7 @@ class OptionsScreen(ListingScreen):
             self._say_why_empty(table)
             return
         goal = replace(estimate.goal, deadline_s=self.session.deadline_left_s(estimate.goal))
-        table.columns = option_text.columns(goal)
+        table.columns = option_text.columns(goal, estimate.options)
         if not estimate.options:
             table.say("empty", estimate.recommendation.text, "Look at the probes: 2.")
             return
@@ -206,7 +206,7 @@ class OptionsScreen(ListingScreen):
         same = was is not None and was.recommendation.option_id == pick.id
         change = " (unchanged)" if same else " (another pick)"
         chance = "" if pick.p_deadline is None else f", P(time) {format_chance(pick.p_deadline)}"
-        what = f"{resources_text(pick.resources)}, batch {batch_text(pick.knobs)}"
+        what = f"{resources_text(pick.resources, pick.knobs)}, batch {batch_text(pick.knobs)}"
         return f"{what}: {money_interval(pick.cost_usd).strip()}{chance}{change}"
 
     def _cursor(self, estimate: EstimateResult) -> Option | None:

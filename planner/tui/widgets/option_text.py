@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from textual.content import Content
 
 from planner.core import explain
+from planner.core.replicas import layout_text
 from planner.core.types import EstimateResult, Goal, Option
 from planner.core.units import DAY_S, format_bytes, format_chance, format_duration
 from planner.tui.text import (
     batch_text,
     count,
+    layout_mark,
     money_interval,
     pair,
     place_text,
@@ -26,8 +28,9 @@ from planner.tui.text import (
 from planner.tui.widgets.table import Cells, Column
 
 
-def columns(goal: Goal) -> tuple[Column, ...]:
+def columns(goal: Goal, options: Sequence[Option] = ()) -> tuple[Column, ...]:
     """The table's columns; the chance to meet the deadline stands left of the intervals."""
+    replicas = any(option.knobs.replica_workers > 1 for option in options)
     time_label, cost_label = "P(time)", "P(cost)"
     if goal.deadline_s is not None:
         # What is left would change while one reads; the time of day at which it ends does not.
@@ -42,6 +45,7 @@ def columns(goal: Goal) -> tuple[Column, ...]:
         Column(key="#", label="#", width=2, align="right"),
         Column(key="front", label=" ", width=1),
         Column(key="option", label="option", width=8, width_wide=9),
+        Column(key="replica", label="rep.", width=4, hidden=not replicas),
         Column(key="where", label="where", width=10, wide=True),
         Column(key="batch", label="batch", width=5, align="right"),
         Column(key="price", label="$/h", width=7, align="right", wide=True),
@@ -72,6 +76,7 @@ def cells(option: Option, estimate: EstimateResult) -> Cells:
         cell(str(option.rank)),
         Content.styled(*mark),
         cell(resources_text(option.resources), "bold" if picked else ""),
+        cell(layout_mark(option.knobs)),
         cell(place_text(option.resources)),
         cell(batch_text(option.knobs)),
         cell(price_text(option)),
@@ -114,7 +119,9 @@ def named(text: str, estimate: EstimateResult) -> str:
     """A sentence that speaks of options by id, with their row numbers instead."""
     for option in estimate.options:
         long = f"{option.id} ({explain.label(option)})"
-        short = f"{resources_text(option.resources)}, batch {batch_text(option.knobs)}"
+        short = (
+            f"{resources_text(option.resources, option.knobs)}, batch {batch_text(option.knobs)}"
+        )
         text = text.replace(long, f"option {option.rank} ({short})")
         text = text.replace(option.id, f"option {option.rank}")
     return text
@@ -160,15 +167,22 @@ def _sentence(text: str) -> str:
     return text if not text or text.endswith(".") else text + "."
 
 
+def _replicas(option: Option) -> str:
+    workers, layout = option.resources.workers, layout_text(option.knobs)
+    return f"{option.knobs.replicas(workers)} replicas" if layout else f"{workers} workers"
+
+
 def detail_lines(option: Option) -> Iterable[Content]:
     """Everything about one option that the table has no room for."""
     price = option.price
     knobs = option.knobs
     yield pair(
         "batch",
-        f"{knobs.micro_batch} x {knobs.accumulation} x {option.resources.workers} workers",
+        f"{knobs.micro_batch} x {knobs.accumulation} x {_replicas(option)}",
         (f"  = {knobs.global_batch} a step", "$soft"),
     )
+    if layout := layout_text(knobs):
+        yield pair("replica", layout, (f"  {knobs.replica_workers} workers hold one", "$soft"))
     speed = option.throughput_samples_per_s
     yield pair(
         "samples/s",
