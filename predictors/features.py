@@ -42,6 +42,10 @@ of one forward pass of one worker. `accumulation`: forward passes per optimiser 
 means unknown. `on_cpu`: 1 when workers compute on CPU slots, else 0.
 """
 
+LAYOUT: tuple[str, ...] = ("tensor_parallel", "pipeline_parallel")
+"""Further columns of a configuration: how many workers share each layer of a replica of the model,
+and how many take its layers in turn. Batches are those of a replica."""
+
 REQUIRED: tuple[str, ...] = ("workers", "micro_batch")
 """Columns without a default; `workers_per_node` defaults to ceil(workers / nodes)."""
 
@@ -122,7 +126,8 @@ def take(columns: Table, rows: Index | Sequence[int]) -> dict[str, Array]:
 
 
 def config_table(configs: Sequence[tuple[ResourceConfig, Knobs]]) -> dict[str, Array]:
-    """Configurations as a table with `COLUMNS`."""
+    """Configurations as a table with `COLUMNS` and `LAYOUT`."""
+    names = (*COLUMNS, *LAYOUT)
     rows = [
         (
             r.nodes * r.workers_per_node,
@@ -132,15 +137,26 @@ def config_table(configs: Sequence[tuple[ResourceConfig, Knobs]]) -> dict[str, A
             k.accumulation,
             k.loader_workers,
             0.0 if r.gpu else 1.0,
+            k.tensor_parallel,
+            k.pipeline_parallel,
         )
         for r, k in configs
     ]
-    values = np.asarray(rows, dtype=float).reshape(len(rows), len(COLUMNS))
-    return {name: values[:, i] for i, name in enumerate(COLUMNS)}
+    values = np.asarray(rows, dtype=float).reshape(len(rows), len(names))
+    return {name: values[:, i] for i, name in enumerate(names)}
+
+
+def by_replica(columns: Table) -> Table:
+    """The table with replicas of the model in the place of workers, as each has its own samples."""
+    of_each = columns["tensor_parallel"] * columns["pipeline_parallel"]
+    replicas = columns["workers"] / of_each
+    nodes = np.minimum(columns["nodes"], replicas)
+    here = np.ceil(replicas / nodes)
+    return {**columns, "workers": replicas, "nodes": nodes, "workers_per_node": here}
 
 
 def probe_table(probes: Sequence[ProbeResult]) -> dict[str, Array]:
-    """Probes as a table: `COLUMNS` and `loader_wait_s` (s per optimiser step, NaN when unseen)."""
+    """Probes as a table: `COLUMNS`, `LAYOUT`, and `loader_wait_s`, s per step, NaN when unseen."""
     columns = config_table([(p.resources, p.knobs) for p in probes])
     waits = [np.nan if p.loader_wait_s is None else p.loader_wait_s for p in probes]
     columns["loader_wait_s"] = np.asarray(waits, dtype=float)

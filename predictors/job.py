@@ -11,16 +11,26 @@ import numpy as np
 
 from planner.core.distribution import I50, Distribution, Evidence
 from planner.core.prediction import Bottleneck, Prediction
-from planner.core.types import Knobs, ModelCard, Offer, ProbeResult, ResourceConfig, WorkLoad
+from planner.core.types import (
+    Knobs,
+    LanguageModel,
+    ModelCard,
+    Offer,
+    ProbeResult,
+    ResourceConfig,
+    WorkLoad,
+)
 from predictors import features
 from predictors.base import Bill
 from predictors.conformal import Calibration, calibrate
 from predictors.cost import CostRegressor
 from predictors.evidence import measured, unique
 from predictors.job_memory import JobMemory, WorkerMemory, errors_of
+from predictors.language_memory import LanguageMemory
+from predictors.language_steps import LanguageSteps
 from predictors.prior import bundled
 from predictors.residual import ResidualModel
-from predictors.run_time import Runs, RunTimeRegressor
+from predictors.run_time import Runs, RunTimeRegressor, StepModel
 from predictors.step_time import StepTimeRegressor
 from predictors.transfer import MachineRatio, learn_residual, prior_of
 
@@ -28,6 +38,8 @@ if TYPE_CHECKING:
     from planner.core.distribution import Array
 
 Config = tuple[ResourceConfig, Knobs]
+Shape = tuple[int, int, int, int, int]
+"""Nodes, workers on each, micro-batch, tensor and pipeline parallelism."""
 DRAWS = 256
 """Joint draws of whole runs: enough for covariances to be good to some 6 %."""
 _NEARLY_FULL = 0.9
@@ -42,15 +54,20 @@ class _Machine:
     """
 
     runs: RunTimeRegressor
-    probed: frozenset[tuple[int, int, int]] = frozenset()
+    probed: frozenset[Shape] = frozenset()
     rows: int = 0
     ratio: MachineRatio | None = None
 
     def evidence(self, resources: ResourceConfig, knobs: Knobs) -> Evidence:
         """Where a prediction of this configuration comes from."""
-        if self.ratio is None:
-            return "probe" if _shape(resources, knobs) in self.probed else "transfer"
-        return "history" if self.ratio.jobs else "prior"
+        if self.ratio is not None:
+            return "history" if self.ratio.jobs else "prior"
+        if _shape(resources, knobs) in self.probed:
+            return "probe"
+        step = self.runs.step_
+        if isinstance(step, LanguageSteps):
+            return step.evidence(knobs.tensor_parallel, knobs.pipeline_parallel)
+        return "transfer"
 
 
 class ProbedJobPredictor:
@@ -62,6 +79,7 @@ class ProbedJobPredictor:
 
     Args:
         history: Kept probes of other jobs.
+        model: What the job trains, where replicas of that may be spread over workers.
         finished: Predicted and real whole-run times (s) of finished runs.
         bills: What finished runs cost.
         saves: Whether the job may write checkpoints.
@@ -75,9 +93,11 @@ class ProbedJobPredictor:
         finished: Sequence[tuple[Distribution, float]] = (),
         bills: Sequence[Bill] = (),
         saves: bool = True,
+        model: LanguageModel | None = None,
         seed: int = 0,
     ) -> None:
         self.history = tuple(history)
+        self.model = model
         self.finished = tuple(finished)
         self.bills = tuple(bills)
         self.saves = saves
@@ -94,41 +114,47 @@ class ProbedJobPredictor:
         probes = unique(probes)
         good = measured(probes)
         own = {p.fingerprint for p in probes}
-        self.others_ = tuple(p for p in self.history if p.fingerprint not in own)
+        others = [p for p in self.history if p.fingerprint not in own]
+        self.others_ = tuple(p for p in others if p.knobs.replica_workers == 1)
         self.calibration_: Calibration = calibrate(self.finished)
         self.cost_ = _cost_of(self.bills)
         self.probes_ = probes
-        self.residual_ = learn_residual([*self.others_, *probes], seed=self.seed)
+        alone = [p for p in probes if p.knobs.replica_workers == 1]
+        self.residual_ = learn_residual([*self.others_, *alone], seed=self.seed)
         keys = dict.fromkeys(features.machine_key(p.resources) for p in good)
         self.machines_ = {key: self._fit_machine(key, probes) for key in keys}
-        self.memory_ = JobMemory(probes, seed=self.seed)
+        self.memory_: JobMemory | LanguageMemory = (
+            LanguageMemory(probes, self.model, seed=self.seed)
+            if self.model
+            else JobMemory(probes, seed=self.seed)
+        )
         self.base_ = max(self.machines_, key=lambda key: self.machines_[key].rows)
         self._carried: dict[str, _Machine] = {}
         return self
 
     def _fit_machine(self, key: str, probes: Sequence[ProbeResult]) -> _Machine:
         good = [p for p in measured(probes) if features.machine_key(p.resources) == key]
-        first = good[0].resources
-        runs = RunTimeRegressor(
-            prior=prior_of(good[0]),
-            residual=self._residual(first, self.residual_),
-            calibration=self.calibration_,
-            saves=self.saves,
-            random_state=self.seed,
-        )
+        step = self._step_model(good[0], self.residual_)
+        runs = RunTimeRegressor(step=step, calibration=self.calibration_, saves=self.saves)
         wall_s = [max(p.wall_s, features.mean_step_s(p)) for p in good]
-        weight = [features.step_weight(p, StepTimeRegressor().trial_sigma) for p in good]
+        weight = [features.step_weight(p, step.trial_sigma) for p in good]
         return _Machine(
             runs=runs.fit(features.trial_table(good), wall_s, weight),
             probed=frozenset(_shape(p.resources, p.knobs) for p in good),
             rows=len(good),
         )
 
-    def _residual(
-        self, resources: ResourceConfig, learned: ResidualModel | None
-    ) -> ResidualModel | None:
-        """For a kind of machine: what was learned here goes before what is shipped."""
-        return learned or (bundled().residual if resources.gpu else None)
+    def _step_model(
+        self, probe: ProbeResult, learned: ResidualModel | None
+    ) -> StepTimeRegressor | LanguageSteps:
+        """For the machine of a probe: what was learned here goes before what is shipped."""
+        shipped = bundled().residual if probe.resources.gpu else None
+        plain = StepTimeRegressor(
+            prior=prior_of(probe), residual=learned or shipped, random_state=self.seed
+        )
+        if self.model is None:
+            return plain
+        return LanguageSteps(model=self.model, gpu=probe.resources.gpu, plain=plain)
 
     # ---- predicting
 
@@ -235,11 +261,7 @@ class ProbedJobPredictor:
             here = [p for p in self.probes_ if features.machine_key(p.resources) == key]
             good = [p for p in here if features.is_measured(p)]
             if len({_shape(p.resources, p.knobs) for p in good}) > 1:
-                fresh = StepTimeRegressor(
-                    prior=prior_of(good[0]),
-                    residual=self._residual(good[0].resources, unseen),
-                    random_state=self.seed,
-                )
+                fresh = self._step_model(good[0], unseen)
                 y = np.asarray([features.mean_step_s(p) for p in good])
                 weight = [features.step_weight(p, fresh.trial_sigma) for p in good]
                 guess = fresh.leave_one_out(features.probe_table(good), y, weight)
@@ -266,8 +288,9 @@ def _by_machine(configs: Sequence[Config]) -> dict[str, list[int]]:
     return groups
 
 
-def _shape(resources: ResourceConfig, knobs: Knobs) -> tuple[int, int, int]:
-    return resources.nodes, resources.workers_per_node, knobs.micro_batch
+def _shape(resources: ResourceConfig, knobs: Knobs) -> Shape:
+    spread = (knobs.tensor_parallel, knobs.pipeline_parallel)
+    return resources.nodes, resources.workers_per_node, knobs.micro_batch, *spread
 
 
 def _cost_of(bills: Sequence[Bill]) -> CostRegressor:
@@ -280,7 +303,7 @@ def _cost_of(bills: Sequence[Bill]) -> CostRegressor:
 
 
 def _bottlenecks(
-    model: StepTimeRegressor,
+    model: StepModel,
     columns: features.Table,
     configs: Sequence[Config],
     memory: Array,

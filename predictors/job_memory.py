@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from planner.core.types import Knobs, ProbeResult, ResourceConfig
 from predictors import features
 from predictors.memory import MemoryRegressor, Trial
 from predictors.memory_law import StateBytes
+from predictors.memory_sharding import respread
 
 if TYPE_CHECKING:
     from planner.core.distribution import Array
@@ -54,9 +56,7 @@ class JobMemory:
 
     def __init__(self, probes: Sequence[ProbeResult], *, seed: int) -> None:
         self._probes = tuple(probes)
-        self._rows: dict[str, list[Row]] = {}
-        for row in rows_of(probes):
-            self._rows.setdefault(features.machine_key(row[0].resources), []).append(row)
+        self._rows = _by_machine(probes)
         state = state_of(probes)
         self._models = {
             key: _fit(rows, state, seed)
@@ -93,6 +93,31 @@ class JobMemory:
             parts=_parts(model, columns, marked),
         )
 
+    def respread(
+        self, probes: Sequence[ProbeResult], *, state_share: float, activation_share: float
+    ) -> JobMemory:
+        """The same for workers that hold another part of a replica; see `memory_sharding.respread`.
+
+        Args:
+            probes: Those that were made there.
+            state_share: Weights, gradients and optimiser state of a worker there over those here.
+            activation_share: Activations there over those here.
+        """
+        result = copy(self)
+        result._probes, result._rows = tuple(probes), _by_machine(probes)
+        result._models = {}
+        for key, model in self._models.items():
+            rows = [(p, peak) for p, peak, failed in result._rows.get(key, []) if not failed]
+            seen = features.probe_table([p for p, _ in rows]) if rows else None
+            result._models[key] = respread(
+                model,
+                state_share=state_share,
+                activation_share=activation_share,
+                X=seen,
+                y=[peak for _, peak in rows],
+            )
+        return result
+
     def _model(self, key: str, *, on_cpu: bool) -> tuple[MemoryRegressor | None, Evidence]:
         """The model of a kind of machine, and what a prediction from it is at best."""
         if key in self._models:
@@ -100,7 +125,9 @@ class JobMemory:
         if not self._models:
             return None, "prior"
         models = self._models.items()
-        _, best = max(models, key=lambda kv: (kv[1].on_cpu_ == on_cpu, len(self._rows[kv[0]])))
+        _, best = max(
+            models, key=lambda kv: (kv[1].on_cpu_ == on_cpu, len(self._rows.get(kv[0], ())))
+        )
         carried = best.carried_over(
             on_cpu=on_cpu,
             trials=[
@@ -183,6 +210,13 @@ def errors_of(probes: Sequence[ProbeResult], *, seed: int) -> list[float]:
     columns = features.probe_table([p for p, _ in rows])
     left = MemoryRegressor(random_state=seed).leave_one_out(columns, peaks, state=state_of(probes))
     return [float(e) for e in np.abs(left / peaks - 1)]
+
+
+def _by_machine(probes: Sequence[ProbeResult]) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows_of(probes):
+        groups.setdefault(features.machine_key(row[0].resources), []).append(row)
+    return groups
 
 
 def _shape(resources: ResourceConfig, knobs: Knobs) -> tuple[bool, int]:

@@ -207,6 +207,25 @@ class LlmRegressor(Estimator):
         centre, sd = (np.concatenate(column) for column in zip(*parts, strict=True))
         return centre, np.hypot(sd, new)
 
+    def log_draws(self, X: Any, rng: np.random.Generator, *, size: int) -> Array:
+        """Joint draws of the logarithm of a measured iteration, shape (size, n).
+
+        What is unsure of the law is shared by all rows as the law has it; the rest is each row's.
+        """
+        self._check_fitted()
+        c, gpus = self._rows(X)
+        new = self._strange(gpus)
+        away = np.ones(len(new)) if self.differs_ else self._away(c, new)
+        centre, J, _ = self.belief_.linearise(self.belief_.design(c), away)
+        shared = J @ self.belief_.root
+        _, sd = self.log_moments(X)
+        known = np.sqrt((shared**2).sum(axis=1))
+        wide = np.where(known > 0, np.minimum(sd / np.maximum(known, 1e-12), 1.0), 1.0)
+        own = np.sqrt(np.maximum(sd**2 - (wide * known) ** 2, 0.0))
+        drawn = rng.standard_normal((size, shared.shape[1])) @ shared.T
+        result: Array = centre + wide * drawn + own * rng.standard_normal((size, len(new)))
+        return result
+
     def _moments(self, c: Table, away: Array) -> tuple[Array, Array]:
         centre, J, unknown = self.belief_.linearise(self.belief_.design(c), away)
         sigma = self._sigma(away)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from predictors.columns import named_columns
-from predictors.gpus import peak_of
+from predictors.gpus import Peak, peak_of
 from predictors.llm_law import COLUMNS, MACHINE, micro_batches
 
 if TYPE_CHECKING:
@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 GPUS_PER_NODE = 8.0
 """Where nobody tells how many nodes there are."""
+CPU_SLOT = "cpu"
+"""Type of rows on CPU slots."""
 _STANDS_IN = "A100"
 """Whose peaks are taken for those of a type that nobody knows."""
+_CORE = Peak(fp32_tflops=0.1, half_tflops=0.1, bandwidth_gb_per_s=10.0)
+"""A core with 512 or 256 bit wide units at 2 to 3 GHz, and its share of the memory's bandwidth."""
 
 
 def llm_rows(X: Any, *, gpu: str, network_gb_per_s: float) -> tuple[dict[str, Array], list[str]]:
@@ -58,7 +62,7 @@ def llm_rows(X: Any, *, gpu: str, network_gb_per_s: float) -> tuple[dict[str, Ar
     gpus = [str(g) for g in raw["gpu_type"]] if "gpu_type" in raw else [gpu] * n
     if len(gpus) != n:
         raise ValueError(f"column 'gpu_type' has {len(gpus)} rows, the others {n}")
-    found = {g: peak_of(g) or peak_of(_STANDS_IN) for g in set(gpus)}
+    found = {g: _CORE if g == CPU_SLOT else peak_of(g) or peak_of(_STANDS_IN) for g in set(gpus)}
     table = np.asarray([(p.half_tflops, p.bandwidth_gb_per_s) for g in gpus if (p := found[g])])
     machine = [*table.reshape(n, 2).T, np.full(n, float(network_gb_per_s))]
     return {**c, **dict(zip(MACHINE, machine, strict=True))}, gpus

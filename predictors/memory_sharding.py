@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from predictors.features import table
 from predictors.memory import MemoryRegressor
-from predictors.memory_law import parts_of, quantiles_of
+from predictors.memory_law import StateBytes, parts_of, quantiles_of
 from predictors.posterior import perturbations
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 _SIGMA = 0.15
 """Standard deviation of the logarithm of the whole: nothing of it was measured."""
+_MEASURED_SIGMA = 0.05
+"""The same where a peak of other batches was measured."""
 _UNITS = (2.5, 0.5)
 """Largest units that are there at a peak: median, standard deviation of the logarithm.
 
@@ -63,3 +66,53 @@ def predict_sharded(
         units = _UNITS[0] * np.exp(_UNITS[1] * draws) if stage > 2 else 1.0
         peak = peak - parts.synchronisation + units * largest_unit_bytes * (n > 1)
     return quantiles_of(peak, float(np.hypot(model.sigma_, _SIGMA)))
+
+
+def respread(
+    model: MemoryRegressor,
+    *,
+    state_share: float,
+    activation_share: float,
+    X: Any = None,
+    y: Any = None,
+) -> MemoryRegressor:
+    """The model of workers that hold another part of a replica.
+
+    Where the sizes of the state are not known they are part of the context, which stays whole: an
+    upper bound. Peaks that were measured there move all parts by as much as they are off.
+
+    Args:
+        model: Fitted to workers that hold another part of it.
+        state_share: Weights, gradients and optimiser state of a worker there over those here.
+        activation_share: Activations there over those here.
+        X: Configurations that were measured there; None for none.
+        y: Their peaks, bytes.
+
+    Raises:
+        ValueError: A share is not positive.
+    """
+    if not (state_share > 0 and activation_share > 0):
+        raise ValueError(f"shares must be positive, got {state_share!r}, {activation_share!r}")
+    result = _with_shares(model, state_share, activation_share)
+    result.trials_ = ()
+    result.sigma_ = float(np.hypot(model.sigma_, _SIGMA))
+    if X is not None:
+        off = float(np.exp(np.median(np.log(np.asarray(y, dtype=float) / result.predict(X)))))
+        result = _with_shares(result, off, off)
+        result.theta_[:, 0] += np.log(off)
+        result.sigma_ = float(np.hypot(model.sigma_, _MEASURED_SIGMA))
+    return result
+
+
+def _with_shares(model: MemoryRegressor, state: float, activations: float) -> MemoryRegressor:
+    """A copy with other sizes; buckets are as large as the gradients."""
+    held = model.state_
+    model.parts({"workers": [1], "micro_batch": [1]})  # refuses a model that is not fitted
+    result = copy.copy(model)
+    result.state_ = StateBytes(
+        weights=held.weights * state,
+        gradients=held.gradients * state,
+        optimizer=held.optimizer * state,
+    )
+    result.theta_ = model.theta_ + np.log([1.0, activations, state, 1.0, 1.0, 1.0])
+    return result

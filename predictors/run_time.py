@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
 from planner.core.distribution import I05, I50, I95, LEVELS, Z, add_independent
 from predictors import run_parts
+from predictors.base import DistributionRegressor
 from predictors.columns import named_columns
 from predictors.conformal import Calibration
 from predictors.estimator import Estimator
-from predictors.features import Table, table, targets
+from predictors.features import COLUMNS, LAYOUT, Table, by_replica, table, targets
 from predictors.interruptions import RESTART_S, interrupted, ordered
-from predictors.prior import StepPrior
-from predictors.residual import ResidualModel
 from predictors.run_parts import MEASURED, RunParts
-from predictors.step_law import compute_per_sample_s
+from predictors.step_law import Scale, Terms, compute_per_sample_s
 from predictors.step_time import StepTimeRegressor
 from predictors.transfer import MachineRatio, Ratio
 
@@ -39,7 +38,12 @@ of the data set, which evaluations see (default 0). `checkpoint_interval_s`: 0, 
 none but the last. `interruptions_per_h`: while it runs (default 0). Also taken is `wait_s`, until
 it may start: a vector (n,), or quantiles (n, len(LEVELS)); default 0.
 """
-_DEFAULTS = {"tail_samples": 0.0, "checkpoint_interval_s": 0.0, "interruptions_per_h": 0.0}
+_DEFAULTS = {
+    "tail_samples": 0.0,
+    "checkpoint_interval_s": 0.0,
+    "interruptions_per_h": 0.0,
+    **dict.fromkeys(LAYOUT, 1.0),
+}
 _TRIAL = ("steps", "step_time_s", "loader_wait_s", "unsteadiness", "crowding")
 
 
@@ -63,6 +67,25 @@ class Runs:
     interruptions: Array
 
 
+class StepModel(DistributionRegressor, Protocol):
+    """What `RunTimeRegressor` needs of a regressor of steps; see `StepTimeRegressor`."""
+
+    theta_: Array
+    scale_: Scale
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Learn from measured steps, s."""
+
+    def log_moments(self, X: Any) -> tuple[Array, Array, Array]:
+        """Median of log(s), and standard deviations below and above it; each (n,)."""
+
+    def log_draws(self, X: Any, rng: np.random.Generator, *, size: int) -> Array:
+        """Joint draws of the log step time, shape (size, n)."""
+
+    def terms(self, X: Any) -> Terms:
+        """Parts of a step under the most probable fit, arrays of shape (n,)."""
+
+
 class RunTimeRegressor(Estimator):
     """Time of a whole run, s: wait, start, steps, evaluations, checkpoints, restarts, finish.
 
@@ -72,15 +95,13 @@ class RunTimeRegressor(Estimator):
     (`predictors.conformal`).
 
     Args:
-        prior: Of the step law's log-parameters; None for that of physics.
-        residual: Fitted correction of the step law from other jobs; None for none.
+        step: Not fitted, for the steps; None for `StepTimeRegressor()`.
         calibration: How wide intervals must be, from finished runs; None before there are any.
         saves: Whether the job may write checkpoints.
         restart_s: From an interruption to the first step after it.
-        random_state: Seed of the step law's ensemble.
 
     Attributes:
-        step_: The fitted `StepTimeRegressor`.
+        step_: `step`, fitted.
         parts_: What trials showed of everything but the steps.
         unsteadiness_: Of the machine's steps: `features.unsteadiness`, the median of the trials.
         crowding_: Of the machine: `features.crowding`, the largest of the trials.
@@ -89,19 +110,15 @@ class RunTimeRegressor(Estimator):
     def __init__(
         self,
         *,
-        prior: StepPrior | None = None,
-        residual: ResidualModel | None = None,
+        step: StepModel | None = None,
         calibration: Calibration | None = None,
         saves: bool = True,
         restart_s: float = RESTART_S,
-        random_state: int = 0,
     ) -> None:
-        self.prior = prior
-        self.residual = residual
+        self.step = step
         self.calibration = calibration
         self.saves = saves
         self.restart_s = restart_s
-        self.random_state = random_state
 
     # ---- fitting
 
@@ -121,20 +138,21 @@ class RunTimeRegressor(Estimator):
             ValueError: Columns or values are wrong, or the parts of a trial take longer than all
                 of it.
         """
-        trials = table(X, optional=(*_TRIAL, *MEASURED))
+        trials = table(X, optional=(*_TRIAL, *MEASURED, *LAYOUT))
         n = len(trials["workers"])
         wall_s = targets(y, n, unit="s")
         for name in (*_TRIAL, *MEASURED):
             trials.setdefault(name, np.full(n, np.nan))
+        for name in LAYOUT:
+            trials.setdefault(name, np.ones(n))
         step_s = _pace(trials, wall_s)
-        self.step_ = StepTimeRegressor(
-            prior=self.prior, residual=self.residual, random_state=self.random_state
-        ).fit(trials, step_s, sample_weight)
+        self.step_: StepModel = deepcopy(self.step or StepTimeRegressor())
+        self.step_.fit(trials, step_s, sample_weight)
         self.parts_: RunParts = run_parts.parts_of(trials, saves=self.saves)
         self.unsteadiness_ = float(np.median(np.nan_to_num(trials["unsteadiness"])))
         self.crowding_ = float(np.max(np.nan_to_num(trials["crowding"])))
         self.ratio_: MachineRatio | None = None
-        self.n_features_in_ = self.step_.n_features_in_ + len(WORK)
+        self.n_features_in_ = len(COLUMNS) + len(WORK)
         return self
 
     def carried(self, ratio: MachineRatio) -> Self:
@@ -227,7 +245,7 @@ class RunTimeRegressor(Estimator):
 
     def _steps_per_epoch(self, columns: Table) -> Array:
         """How many full steps an epoch is worth, its last, shorter one in proportion; (n,)."""
-        plan = run_parts.steps_of(columns)
+        plan = run_parts.steps_of(by_replica(columns))
         last = dict(columns)
         last["micro_batch"] = plan.last_micro_batch
         last["accumulation"] = plan.last_accumulation
@@ -286,7 +304,7 @@ def _pace(trials: Table, wall_s: Array) -> Array:
 
 def _work(X: Any) -> tuple[dict[str, Array], Array]:
     """Columns of what is asked for, defaults filled in, and quantiles of the wait."""
-    columns = table(X, optional=(*WORK, "global_batch"))
+    columns = table(X, optional=(*WORK, *LAYOUT, "global_batch"))
     n = len(columns["workers"])
     missing = [name for name in ("samples", "epochs") if name not in columns]
     if missing:
@@ -296,9 +314,8 @@ def _work(X: Any) -> tuple[dict[str, Array], Array]:
     for name in WORK:
         if not np.all((columns[name] >= 0) & np.isfinite(columns[name])):
             raise ValueError(f"column {name!r} must hold finite numbers, none below 0")
-    columns.setdefault(
-        "global_batch", columns["workers"] * columns["micro_batch"] * columns["accumulation"]
-    )
+    whole = by_replica(columns)["workers"] * columns["micro_batch"] * columns["accumulation"]
+    columns.setdefault("global_batch", whole)
     wait = np.asarray((named_columns(X) or {}).get("wait_s", np.zeros(n)), dtype=float)
     if wait.ndim == 1:
         wait = np.repeat(wait[:, None], len(LEVELS), axis=1)

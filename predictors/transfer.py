@@ -10,6 +10,7 @@ import numpy as np
 
 from planner.core.types import ProbeResult
 from predictors import bundled, features, machine_rows, prior
+from predictors.base import DistributionRegressor
 from predictors.machines import MachineRegressor
 from predictors.prior import StepPrior
 from predictors.residual import MIN_JOBS, MIN_ROWS, ResidualModel, fit_residual
@@ -84,7 +85,7 @@ class MachineRatio:
         self.jobs = len(both)
         self.model = model.fit(features.take(X, recent), y[recent])
 
-    def at(self, law: StepTimeRegressor, columns: features.Table) -> Ratio:
+    def at(self, law: DistributionRegressor, columns: features.Table) -> Ratio:
         """The ratio at configurations of a job, by its law here."""
         batches = columns["micro_batch"]
         asked = np.unique(batches)

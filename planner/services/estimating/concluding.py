@@ -62,6 +62,7 @@ def conclude(
             finished=finished.times,
             bills=finished.bills,
             saves=study.job.tier > 0,
+            model=study.job.model,
             seed=request.seed,
         ).fit(probes)
     except EvidenceError as error:
