@@ -119,6 +119,26 @@ def targets(y: Any, n: int, *, unit: str) -> Array:
     return values
 
 
+def weights(sample_weight: Any, n: int) -> Array:
+    """`sample_weight` as n floats in (0, 1]; all 1 where it is None.
+
+    Raises:
+        ValueError: Wrong length, or a value outside.
+    """
+    if sample_weight is None:
+        return np.ones(n)
+    weight = np.asarray(sample_weight, dtype=float)
+    if weight.shape != (n,) or not np.all((weight > 0) & (weight <= 1)):
+        raise ValueError(f"sample_weight needs shape ({n},) and values in (0, 1]")
+    return weight
+
+
+def pieces(columns: Table, *, size: int = 2048) -> list[dict[str, Array]]:
+    """The table in pieces, so that members times rows stay small."""
+    n = len(columns["workers"])
+    return [take(columns, np.arange(i, min(i + size, n))) for i in range(0, max(n, 1), size)]
+
+
 def take(columns: Table, rows: Index | Sequence[int]) -> dict[str, Array]:
     """Some rows of a table, by index or by mask."""
     index = np.asarray(rows)

@@ -14,12 +14,18 @@ import numpy as np
 from predictors.features import Table, take
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from planner.core.distribution import Array
+
+    Mask = NDArray[np.bool_]
 
 _LENGTHS = {"workers_per_node": 1.0, "nodes": 1.0}
 """Octaves over which misfit is alike."""
 _FEATURES = 256
-_WILD, _WILD_WEIGHT = 1.3, 0.003
+_FREEDOM = 4.0
+"""Weight of the prior misfit against the residuals, in rows."""
+_WILD = 1.3
 
 
 def interpolate(here: Table, there: Table, *, sigma: float, noise: Array) -> tuple[Array, Array]:
@@ -100,19 +106,41 @@ def octaves_outside(here: Table, there: Table) -> Array:
     return total
 
 
-def credible(columns: Table, y: Array, weight: Array) -> tuple[Array, Array]:
-    """Steps, s, and weights, where a row that more work outruns by far says next to nothing.
+def credible(columns: Table, y: Array) -> tuple[Array, Mask]:
+    """Steps, s, at most what more work took, and which of them were longer by far than that.
 
     Noise only slows: of two rows at one placement, where the one of less work took much longer, it
-    was slowed by something else, and the other bounds it.
+    was slowed by something else, and the other bounds it. k passes of a batch take at most k / k'
+    times what k' passes of it took, or of a larger one.
     """
     place = np.stack([columns[n] for n in ("workers", "nodes", "workers_per_node")], axis=1)
-    work = np.stack([columns[n] for n in ("micro_batch", "accumulation")], axis=1)
     alike = (place[:, None] == place[None]).all(axis=2)
-    more = (work[None] >= work[:, None]).all(axis=2) & (work[None] > work[:, None]).any(axis=2)
-    bound = np.where(alike & more, y[None, :], np.inf).min(axis=1)
+    m, k = columns["micro_batch"], columns["accumulation"]
+    larger = (m[None] > m[:, None]) | ((m[None] == m[:, None]) & (k[None] != k[:, None]))
+    most = y[None] * np.maximum(k[:, None] / k[None], 1.0)
+    bound = np.where(alike & larger, most, np.inf).min(axis=1)
     wild = y > _WILD * bound
-    return np.where(wild, bound, y), np.where(wild, _WILD_WEIGHT * weight, weight)
+    return np.where(wild, bound, y), wild
+
+
+def misfit_ratio(jacobian: Array, miss: Array, found: float, student: float) -> float:
+    """Factor on the misfit's variance from the residuals, shrunk towards its prior.
+
+    The residuals carry n minus the effective number of parameters degrees of freedom; a wild one
+    counts as Student's t distribution has it.
+
+    Args:
+        jacobian: Of the fit, in units of the prior, shape (residuals, parameters).
+        miss: Standardised residuals of the rows, shape (n,).
+        found: Misfit so far over that of the prior.
+        student: Degrees of freedom of a row's error.
+    """
+    normal = jacobian.T @ jacobian
+    used = float(np.trace(np.linalg.solve(normal + np.eye(len(normal)), normal)))
+    square = miss**2
+    excess = square * (student + 1) / (student + square)
+    held = _FREEDOM / found**2
+    return (held + float(excess.sum())) / (_FREEDOM + max(len(miss) - used, 0.0))
 
 
 def half_spread(deviations: Array, *, below: bool) -> Array:

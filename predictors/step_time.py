@@ -8,27 +8,33 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from planner.core.distribution import I95, Z
-from predictors import residual, step_law
+from predictors import residual, step_law, wild
 from predictors.estimator import Estimator
-from predictors.features import COLUMNS, Table, table, take, targets
-from predictors.misfit import alike_noise, away_sigma, credible, interpolate, interpolate_each
+from predictors.features import COLUMNS, Table, pieces, table, take, targets, weights
+from predictors.misfit import (
+    alike_noise,
+    away_sigma,
+    credible,
+    interpolate,
+    interpolate_each,
+    misfit_ratio,
+)
 from predictors.posterior import Fit, optimise, perturbations, robust
 from predictors.prior import StepPrior, physics
 from predictors.residual import ResidualModel
 from predictors.step_law import Scale
+from predictors.wild import Doubt
 
 if TYPE_CHECKING:
     from planner.core.distribution import Array
     from predictors.features import Index
+    from predictors.wild import Mask
 
-_FREEDOM = 4.0
-"""Weight of the prior misfit against the residuals, in rows."""
 _STUDENT = 6.0
 """Degrees of freedom of a row's error: a probe beside a noisy neighbour pulls little."""
 _WAIT_SIGMA = 0.03
 """Error of a measured loading wait, as a fraction of the step."""
 _ITERATIONS, _UPDATES, _SETTLED = 24, 4, 0.1
-_CHUNK = 2048
 _Z95 = Z[I95]
 
 
@@ -56,6 +62,7 @@ class StepTimeRegressor(Estimator):
         theta_: Log-parameters, shape (members, parameters); row 0 is the most probable fit.
         scale_: Unit of the parameters.
         misfit_sigma_: Misfit as estimated.
+        doubt_: Which rows are not believed, and how wide that makes it.
         n_features_in_: Number of columns.
     """
 
@@ -93,15 +100,18 @@ class StepTimeRegressor(Estimator):
         """
         columns = table(X, optional=("loader_wait_s",))
         y = targets(y, len(columns["workers"]), unit="s")
-        weight = _weights(sample_weight, len(y))
-        y, weight = credible(columns, y, weight)
-        self.scale_: Scale = step_law.scale_of(columns, y)
+        weight = weights(sample_weight, len(y))
+        y, outrun = credible(columns, y)
         self.prior_: StepPrior = self._prior(columns)
         self.misfit_sigma_ = float(self.misfit_sigma)
+        self.doubt_ = self._doubt(columns, y, weight, outrun)
+        weight = np.where(self.doubt_.wild, wild.WEIGHT * weight, weight)
+        believed = np.flatnonzero(~self.doubt_.wild)
+        self.scale_: Scale = step_law.scale_of(take(columns, believed), y[believed])
         for _ in range(_UPDATES):
             theta, first = self._optimise(columns, y, weight, members=1)
             before = self.misfit_sigma_
-            self.misfit_sigma_ = self._estimate_misfit(theta, first, columns, y, weight)
+            self.misfit_sigma_ = self._misfit(theta, first, columns, y, weight)
             if abs(self.misfit_sigma_ / before - 1) < _SETTLED:
                 break
         self.theta_: Array = self._optimise(columns, y, weight, members=self.members)[0]
@@ -115,7 +125,7 @@ class StepTimeRegressor(Estimator):
         """Median step times, s, shape (n,)."""
         self._check_fitted()
         columns = table(X)
-        log_step = [np.median(self._log_steps(part)[0], axis=0) for part in _parts(columns)]
+        log_step = [np.median(self._log_steps(part)[0], axis=0) for part in pieces(columns)]
         result: Array = np.exp(np.concatenate(log_step))
         return result
 
@@ -135,7 +145,7 @@ class StepTimeRegressor(Estimator):
             Median of log(s), standard deviation below it, standard deviation above it; each (n,).
         """
         self._check_fitted()
-        parts = [self._moments(part) for part in _parts(table(X))]
+        parts = [self._moments(part) for part in pieces(table(X))]
         centre, low, high = (np.concatenate(column) for column in zip(*parts, strict=True))
         return centre, low, high
 
@@ -176,7 +186,7 @@ class StepTimeRegressor(Estimator):
         found = residual.features(theta, columns, fresh.scale_)
         learned = 0.0 if self.residual is None else self.residual.predict(found)
         log_law = np.log(step_law.step(theta, columns, fresh.scale_, learned))
-        noise = fresh._noise(_weights(sample_weight, len(y)))
+        noise = fresh._noise(weights(sample_weight, len(y)))
         local = interpolate_each(
             columns, np.log(y) - log_law, sigma=fresh.misfit_sigma_, noise=noise
         )
@@ -208,13 +218,30 @@ class StepTimeRegressor(Estimator):
         fresh.scale_ = step_law.scale_of(columns, y)
         fresh.prior_ = fresh._prior(columns)
         fresh.misfit_sigma_ = float(self.misfit_sigma)
-        weight, keep = _weights(sample_weight, len(y)), 1.0 - np.eye(len(y))
+        weight, keep = weights(sample_weight, len(y)), 1.0 - np.eye(len(y))
         return fresh, fresh._optimise(columns, y, weight, members=len(y), keep=keep)[0]
 
     # ---- fitting
 
     def _prior(self, columns: Table) -> StepPrior:
         return self.prior or physics(on_cpu=bool(np.mean(columns["on_cpu"]) > 0.5))
+
+    def _doubt(self, columns: Table, y: Array, weight: Array, outrun: Mask) -> Doubt:
+        """Which rows not to believe, as fits to the others have it."""
+        factor = np.linalg.cholesky(self.prior_.covariance)
+        sigma = self._row_sigma(weight)
+
+        def refit(scale: Scale, keep: Array) -> Fit:
+            self.scale_ = scale
+            return self._optimise(columns, y, weight, members=len(keep), keep=keep)[1]
+
+        def foresee(scale: Scale, z: Array, row: int, others: Index) -> tuple[Array, float]:
+            here, there = take(columns, [row]), take(columns, others)
+            step = step_law.step(self.prior_.mean + z @ factor.T, here, scale)[:, 0]
+            away = away_sigma(here, there, curve=self.curve_sigma, octave=self.octave_sigma)
+            return np.log(step), float(np.hypot(sigma[row], away[0]))
+
+        return wild.doubt(columns, y, outrun, refit, foresee)
 
     def _optimise(
         self,
@@ -266,27 +293,14 @@ class StepTimeRegressor(Estimator):
 
     def _noise(self, weight: Array) -> Array:
         """Variance of each row's measurement; larger by as much as the misfit turned out to be."""
-        found = self.misfit_sigma_ / self.misfit_sigma
-        noise: Array = (self.trial_sigma * found) ** 2 / weight
-        return noise
+        return (self.trial_sigma * self.misfit_sigma_ / self.misfit_sigma) ** 2 / weight
 
-    def _estimate_misfit(
-        self, theta: Array, fit: Fit, columns: Table, y: Array, weight: Array
-    ) -> float:
-        """Misfit from the residuals, shrunk towards its prior by `_FREEDOM` rows of it.
-
-        The residuals carry n minus the effective number of parameters degrees of freedom; a wild
-        one counts as Student's t distribution has it.
-        """
-        jacobian = fit.jacobian[0]
-        normal = jacobian.T @ jacobian
-        used = float(np.trace(np.linalg.solve(normal + np.eye(len(normal)), normal)))
-        law = step_law.step(theta, columns, self.scale_)[0]
-        square = ((np.log(law) - np.log(y)) / self._row_sigma(weight)) ** 2
-        excess = square * (_STUDENT + 1) / (_STUDENT + square)
-        freedom = max(len(y) - used, 0.0)
-        held = _FREEDOM * (self.misfit_sigma / self.misfit_sigma_) ** 2
-        ratio = (held + float(excess.sum())) / (_FREEDOM + freedom)
+    def _misfit(self, theta: Array, fit: Fit, columns: Table, y: Array, weight: Array) -> float:
+        law = np.log(step_law.step(theta, columns, self.scale_)[0])
+        miss = (law - np.log(y)) / self._row_sigma(weight)
+        ratio = misfit_ratio(
+            fit.jacobian[0], miss, self.misfit_sigma_ / self.misfit_sigma, _STUDENT
+        )
         return self.misfit_sigma_ * float(np.sqrt(ratio))
 
     # ---- predicting
@@ -321,21 +335,19 @@ class StepTimeRegressor(Estimator):
         extra, width = self._open(columns, left), self._width(columns)
         return (
             centre,
-            width * np.hypot((centre - low) / _Z95, extra),
+            np.hypot(width * np.hypot((centre - low) / _Z95, extra), self.doubt_.below(columns)),
             width * np.hypot((high - centre) / _Z95, extra),
         )
 
     def _width(self, columns: Table) -> Array:
         """Factor on what is uncertain, from whole jobs that were held out; shape (n,)."""
-        across, within = self.prior_.width_across, self.prior_.width
-        factor: Array = np.where(columns["nodes"] > 1, across, within)
-        return factor
+        return np.where(columns["nodes"] > 1, self.prior_.width_across, self.prior_.width)
 
     def _open(self, columns: Table, left: Array) -> Array:
         """Standard deviation of what neither law nor interpolated misfit knows, shape (n,)."""
         away = away_sigma(columns, self.columns_, curve=self.curve_sigma, octave=self.octave_sigma)
         torn = max((self.misfit_sigma_ / self.misfit_sigma) ** 2 - 1, 0.0) * self.trial_sigma**2
-        result: Array = np.sqrt(left**2 + away**2 + torn)
+        result: Array = np.sqrt(left**2 + away**2 + torn + self.doubt_.sigma**2)
         return result
 
     # ---- keeping
@@ -354,6 +366,7 @@ class StepTimeRegressor(Estimator):
             "theta": self.theta_.tolist(),
             "misses": self.misses_.tolist(),
             "weight": self.weight_.tolist(),
+            "doubt": self.doubt_.to_json(),
             "columns": {
                 name: [None if np.isnan(v) else float(v) for v in column]
                 for name, column in self.columns_.items()
@@ -369,32 +382,19 @@ class StepTimeRegressor(Estimator):
         """
         if data.get("kind") != "step_time/2":
             raise ValueError(f"not a step-time model: kind is {data.get('kind')!r}")
-        learned = None
-        if data["residual"] is not None:
-            learned = ResidualModel.from_json(data["residual"])
-        prior = None if data["prior"] is None else StepPrior.from_json(data["prior"])
-        model = cls(**data["params"], prior=prior, residual=learned)
+        prior, learned = data["prior"], data["residual"]
+        model = cls(
+            **data["params"],
+            prior=prior and StepPrior.from_json(prior),
+            residual=learned and ResidualModel.from_json(learned),
+        )
         model.scale_ = Scale(step_s=data["scale"][0], micro_batch=data["scale"][1])
         model.misfit_sigma_ = float(data["misfit_sigma"])
         model.theta_ = np.asarray(data["theta"], dtype=float)
         model.misses_ = np.asarray(data["misses"], dtype=float)
         model.weight_ = np.asarray(data["weight"], dtype=float)
+        model.doubt_ = Doubt.from_json(data["doubt"])
         model.columns_ = {k: np.asarray(v, dtype=float) for k, v in data["columns"].items()}
         model.prior_ = model._prior(model.columns_)
         model.n_features_in_ = len(COLUMNS)
         return model
-
-
-def _parts(columns: Table) -> list[dict[str, Array]]:
-    """The table in pieces, so that members times rows stay small."""
-    n = len(columns["workers"])
-    return [take(columns, np.arange(i, min(i + _CHUNK, n))) for i in range(0, max(n, 1), _CHUNK)]
-
-
-def _weights(sample_weight: Any, n: int) -> Array:
-    if sample_weight is None:
-        return np.ones(n)
-    weight = np.asarray(sample_weight, dtype=float)
-    if weight.shape != (n,) or not np.all((weight > 0) & (weight <= 1)):
-        raise ValueError(f"sample_weight needs shape ({n},) and values in (0, 1]")
-    return weight
