@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from planner.core.prediction import Prediction
 from planner.core.types import Knobs, ModelCard, Offer, ProbeResult, ResourceConfig, WorkLoad
+from predictors.doubts import Doubts
 
 if TYPE_CHECKING:
     from planner.core.distribution import Array
@@ -75,6 +76,9 @@ class JobPredictor(Protocol):
         A row is one way that the job may be, at all configurations. What no probe narrows (drift
         of the machine, the parts of a run that are no steps) stays at its median.
         """
+
+    def doubts(self, configs: Sequence[tuple[ResourceConfig, Knobs]]) -> Doubts:
+        """What the reader of these predictions should know of the evidence."""
 
     def card(self) -> ModelCard:
         """What it was fitted on and how good it has been."""

@@ -8,6 +8,7 @@ pandas DataFrame, a numpy structured array, a mapping, or a plain 2-D array in t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -178,8 +179,10 @@ def by_replica(columns: Table) -> Table:
 def probe_table(probes: Sequence[ProbeResult]) -> dict[str, Array]:
     """Probes as a table: `COLUMNS`, `LAYOUT`, and `loader_wait_s`, s per step, NaN when unseen."""
     columns = config_table([(p.resources, p.knobs) for p in probes])
-    waits = [np.nan if p.loader_wait_s is None else p.loader_wait_s for p in probes]
-    columns["loader_wait_s"] = np.asarray(waits, dtype=float)
+    waits = np.asarray(
+        [np.nan if p.loader_wait_s is None else p.loader_wait_s for p in probes], dtype=float
+    )
+    columns["loader_wait_s"] = np.where(np.isfinite(waits) & (waits >= 0), waits, np.nan)
     return columns
 
 
@@ -187,7 +190,8 @@ def trial_table(probes: Sequence[ProbeResult]) -> dict[str, Array]:
     """Measured probes as trials of `predictors.run_time.RunTimeRegressor`."""
 
     def column(values: Sequence[float | None]) -> Array:
-        return np.asarray([np.nan if v is None or v < 0 else v for v in values], dtype=float)
+        told = np.asarray([np.nan if v is None else v for v in values], dtype=float)
+        return np.where(np.isfinite(told) & (told >= 0), told, np.nan)
 
     # A probe of a job that saves ends with a checkpoint, unless that failed or the probe was cut
     # short: then its time is open.
@@ -243,9 +247,14 @@ def run_table(
     }
 
 
+def steady_s(probe: ProbeResult) -> tuple[float, ...]:
+    """The step times that are positive numbers, s."""
+    return tuple(t for t in probe.step_time_s if 0 < t < inf)
+
+
 def is_measured(probe: ProbeResult) -> bool:
     """Whether a probe ended well and holds usable step times."""
-    return probe.state == "ok" and any(t > 0 for t in probe.step_time_s)
+    return probe.state == "ok" and bool(steady_s(probe))
 
 
 def mean_step_s(probe: ProbeResult) -> float:
@@ -255,7 +264,7 @@ def mean_step_s(probe: ProbeResult) -> float:
     medians are counted as that much, so that one hiccup of the machine in 30 steps is not taken
     for 3 % of every epoch.
     """
-    times = np.asarray([t for t in probe.step_time_s if t > 0], dtype=float)
+    times = np.asarray(steady_s(probe), dtype=float)
     return float(np.minimum(times, STEADY_CLIP * np.median(times)).mean())
 
 
@@ -266,7 +275,7 @@ def step_weight(probe: ProbeResult, sigma: float) -> float:
         probe: A measured probe.
         sigma: Standard deviation of the logarithm between two trials of one configuration.
     """
-    times = np.asarray([t for t in probe.step_time_s if t > 0], dtype=float)
+    times = np.asarray(steady_s(probe), dtype=float)
     spread = float(np.std(np.log(times))) if len(times) > 1 else 0.3
     # Step times are correlated (a slow second slows several): count a third of them.
     sampling = spread / np.sqrt(max(len(times) / 3, 1.0))
@@ -278,7 +287,7 @@ def unsteadiness(probe: ProbeResult) -> float:
 
     1.4826 times the median absolute deviation, so that a few stray steps do not count.
     """
-    logs = np.log([t for t in probe.step_time_s if t > 0])
+    logs = np.log(steady_s(probe))
     return float(1.4826 * np.median(np.abs(logs - np.median(logs))))
 
 

@@ -24,6 +24,7 @@ from predictors import features
 from predictors.base import Bill
 from predictors.conformal import Calibration, calibrate
 from predictors.cost import CostRegressor
+from predictors.doubts import Doubts, Fitted, doubts_of
 from predictors.evidence import measured, unique
 from predictors.job_memory import JobMemory, WorkerMemory, errors_of
 from predictors.language_memory import LanguageMemory
@@ -250,6 +251,26 @@ class ProbedJobPredictor:
         ]
 
     # ---- telling
+
+    def doubts(self, configs: Sequence[Config]) -> Doubts:
+        """What the reader of these predictions should know; see `predictors.doubts`."""
+        return doubts_of(
+            self.probes_,
+            {key: self._law(key) for key in self.machines_},
+            configs,
+            base=self.base_,
+            compared=[key for key, m in self._carried.items() if m.ratio and m.ratio.jobs],
+        )
+
+    def _law(self, key: str) -> Fitted:
+        """The law of steps on a machine, and its probes; of a language model those at home."""
+        step = self.machines_[key].runs.step_
+        here = [p for p in measured(self.probes_) if features.machine_key(p.resources) == key]
+        if isinstance(step, LanguageSteps):
+            return Fitted(model=step.plain, probes=[p for p in here if step.at_home(p.knobs)])
+        if not isinstance(step, StepTimeRegressor):
+            raise TypeError(f"no law of steps in {type(step).__name__}")
+        return Fitted(model=step, probes=here)
 
     def card(self) -> ModelCard:
         """What it was fitted on, and its error on probes left out one by one."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from planner.core.distribution import Evidence, Z
-from planner.core.types import LanguageModel
+from planner.core.types import Knobs, LanguageModel
 from predictors import features, llm_law, step_law
 from predictors.features import LAYOUT, Table, take, targets
 from predictors.language import language_rows, prior_regressor
@@ -151,6 +151,10 @@ class LanguageSteps:
             fresh.fit(take(X, rows[rows != i]), y[rows != i], weight[rows != i])
             result[i] = fresh.predict(take(X, [int(i)]))[0]
         return result
+
+    def at_home(self, knobs: Knobs) -> bool:
+        """Whether the law of steps was fitted to replicas that are spread so."""
+        return (knobs.tensor_parallel, knobs.pipeline_parallel) == self.home_
 
     def evidence(self, tensor: int, pipeline: int) -> Evidence:
         """What a configuration that was not probed itself rests on, by how it is spread.

@@ -111,6 +111,8 @@ def doubt(columns: Table, y: Array, outrun: Mask, refit: Refit, foresee: Foresee
     """
     n = len(y)
     wild, share, off = outrun.copy(), np.zeros(n), np.zeros(n)
+    if n - wild.sum() == 1:  # nothing confirms it
+        share, off = np.where(wild, 0.0, _CHANCE), np.full(n, _SIGMA)
     most = max((n - 1) // 2 - int(wild.sum()), 0)
     for left in range(most, -1, -1) if n - wild.sum() > 1 else ():
         off, log_odds = _left_out(columns, y, refit, foresee, ~wild)

@@ -7,7 +7,7 @@ from datetime import timedelta
 from math import exp, log
 
 import pytest
-from support.planning import NOW, WORK, knobs, resources
+from support.planning import NOW, WORK, estimate, knobs, resources
 
 from planner.core.distribution import Distribution
 from planner.core.types import JobSpec, ProbeResult, ProbeState
@@ -138,3 +138,20 @@ def test_runs_that_make_intervals_wider_are_told_with_how_much(
 def test_a_clock_that_was_put_back_makes_no_negative_age() -> None:
     (warning,) = reuse_warning([replace(GOOD, measured_at=NOW + timedelta(hours=1))], NOW)
     assert "-" not in warning.text.replace("--fresh", "")
+
+
+def test_options_beyond_memory_are_told_with_the_least_batch() -> None:
+    fits, tight = (
+        replace(o, p_oom=p, knobs=knobs(batch))
+        for o, p, batch in zip(estimate().options, (0.0, 0.9), (16, 64), strict=False)
+    )
+    (warning,) = [w for w in option_warnings([fits, tight]) if w.code == "memory.beyond"]
+    assert "1 of 2 options" in warning.text
+    assert "micro-batches of 64 and more" in warning.text
+    assert warning.hint
+    assert "memory.beyond" not in [w.code for w in option_warnings([fits])]
+
+
+def test_memory_that_nobody_knows_is_told() -> None:
+    nothing = replace(estimate().options[0], memory_bytes=Distribution.exactly(0.0))
+    assert "memory.unknown" in [w.code for w in option_warnings([nothing])]

@@ -13,6 +13,7 @@ from planner.core.recommendation import Recommendation
 from planner.core.types import JobSpec, Option, ProbeResult, Warning_, WorkLoad
 from planner.services.api import EstimateRequest
 from planner.services.estimating.candidates import Trial
+from planner.services.estimating.doubtwarnings import doubt_warnings
 from planner.services.estimating.evidence import Evidence
 from planner.services.estimating.study import Study
 from planner.services.jobenv import uses_placeholder
@@ -88,6 +89,7 @@ def conclude(
         recommendation=recommendation,
         predictor=predictor,
         predictions=tuple(predictions),
+        warnings=doubt_warnings(predictor.doubts(configs), configs),
         trials=dict(dearest_first),
         step_s={k: p.step_time_s.p50 for k, p in zip(keys, predictions, strict=True)},
     )

@@ -16,6 +16,7 @@ _WIDENED = 1.2
 """Less of a widening is not worth a word."""
 _WIDENED_AT_ALL = 1.005
 """Less of a widening cannot be seen in the numbers that are shown."""
+_LIKELY = 0.5
 _BUSY_CORES = 0.2
 """Less than this is what any machine does besides."""
 
@@ -89,8 +90,7 @@ def probe_warnings(probes: Sequence[ProbeResult]) -> tuple[Warning_, ...]:
     """Probes that did not end well, each with its reason."""
     found = []
     for probe in probes:
-        workers = probe.resources.workers
-        shape = f"{workers} worker{'s' * (workers > 1)} x {probe.knobs.micro_batch}"
+        shape = shape_text(probe)
         if probe.state in ("failed", "preempted"):
             text = f"The probe of {shape} failed: {probe.error}."
             hint = "Its last lines are under probes[].log of the kept estimate."
@@ -105,6 +105,12 @@ def probe_warnings(probes: Sequence[ProbeResult]) -> tuple[Warning_, ...]:
             text = f"The probe of {shape}: {probe.error}."
             found.append(Warning_(code="probe.checkpoint_failed", text=text))
     return tuple(found)
+
+
+def shape_text(probe: ProbeResult) -> str:
+    """A probe by its workers and micro-batch."""
+    workers = probe.resources.workers
+    return f"{workers} worker{'s' * (workers > 1)} x {probe.knobs.micro_batch}"
 
 
 def busy_warning(
@@ -137,4 +143,25 @@ def option_warnings(options: Sequence[Option]) -> tuple[Warning_, ...]:
     if options and not any(o.resources.gpus_per_node for o in options):
         text = "Memory is the resident memory of one worker's processes, as there is no GPU."
         found.append(Warning_(code="memory.rss", text=text))
+    return (*found, *_memory_warnings(options))
+
+
+def _memory_warnings(options: Sequence[Option]) -> tuple[Warning_, ...]:
+    """Options that need more memory than there is, or nobody knows how much."""
+    found = []
+    beyond = [o for o in options if o.p_oom > _LIKELY]
+    if beyond:
+        least = min(o.knobs.micro_batch for o in beyond)
+        text = (
+            f"{len(beyond)} of {len(options)} options will most likely run out of memory (micro-"
+            f"batches of {least} and more): they are refused."
+        )
+        hint = (
+            "Smaller micro_batches in [job] need less; their accumulation keeps the global batch."
+        )
+        found.append(Warning_(code="memory.beyond", text=text, hint=hint))
+    if any(o.memory_bytes.p95 <= 0 for o in options):
+        text = "No probe told how much memory the job needs: no option is refused for it."
+        hint = "Estimate again with --fresh where probes can see memory (docs/predictors.md)."
+        found.append(Warning_(code="memory.unknown", text=text, hint=hint))
     return tuple(found)
