@@ -37,11 +37,15 @@ def predict(question: Question) -> Array | None:
 
 def placements(question: Question) -> Array:
     """Steps at other placements of a job, from its probes and what the training jobs teach."""
+    return step_model(question).predict_distribution(question.asked)
+
+
+def step_model(question: Question) -> StepTimeRegressor:
+    """Fitted to the probes, with priors and trees from the training jobs alone."""
     summaries = tuple(_summary(job) for job in measured_jobs(question.training))
     priors = _learned(summaries)
     model = StepTimeRegressor(prior=priors.of(question.gpu), residual=priors.residual)
-    model.fit(question.probes, question.probe_s)
-    return model.predict_distribution(question.asked)
+    return model.fit(question.probes, question.probe_s)
 
 
 def measured_jobs(training: Measurements) -> list[MeasuredJob]:
