@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from planner.core.distribution import Array
+
+    Mask = NDArray[np.bool_]
 
 
 def named_columns(X: Any) -> dict[str, Any] | None:
@@ -41,6 +45,34 @@ def number_columns(
     found = {n: np.asarray(raw[n], dtype=float) for n in (*required, *defaults) if n in raw}
     rows = {name: column.shape[:1] for name, column in found.items()}
     if len(set(rows.values())) > 1 or rows[required[0]] == ():
-        raise ValueError(f"columns must be as long as each other: {rows}")
+        raise ValueError(f"columns differ in length: {rows}")
     n = len(found[required[0]])
     return {**{name: np.full(n, value) for name, value in defaults.items()}, **found}
+
+
+def positive(column: Array, name: str) -> None:
+    """Refuse a column that does not hold positive numbers, by its first row that is none.
+
+    Raises:
+        ValueError: There is one.
+    """
+    _refuse(column, ~(np.isfinite(column) & (column > 0)), f"column {name!r} must hold positive")
+
+
+def not_negative(column: Array, name: str) -> None:
+    """Refuse a column of numbers, or of quantiles row by row, that are not finite or below 0.
+
+    Raises:
+        ValueError: There is one.
+    """
+    bad = ~(np.isfinite(column) & (column >= 0))
+    _refuse(column, bad, f"column {name!r} must hold finite, not negative")
+
+
+def _refuse(column: Array, bad: Mask, rule: str) -> None:
+    if np.any(bad):
+        first = np.unravel_index(int(np.argmax(bad)), bad.shape)
+        raise ValueError(
+            f"{rule} numbers: row {int(first[0])} is {column[first]:g};"
+            " correct it or leave the row out"
+        )

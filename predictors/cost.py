@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from planner.core.distribution import I50, LEVELS, Z, add_independent
-from predictors.columns import number_columns
+from predictors.columns import not_negative, number_columns, positive
 from predictors.estimator import Estimator
+from predictors.features import targets
 from predictors.interruptions import ordered
 
 if TYPE_CHECKING:
@@ -36,18 +37,18 @@ class CostRegressor(Estimator):
     Attributes:
         log_ratio_: Expected log(bill / (time by price)); 0 without finished runs.
         log_sd_: Its standard deviation from run to run; 0 without finished runs.
-        bills_: Finished runs that count: those that cost anything.
+        bills_: Finished runs that it was fitted to.
     """
 
     def __init__(self, *, prior_bills: float = 4.0) -> None:
         self.prior_bills = prior_bills
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Learn from the bills of finished runs; there may be none.
+        """Learn from the bills of finished runs that were not free; there may be none.
 
         Args:
             X: `run_s`, seconds that they ran, and `usd_per_h`, the price agreed to, vectors (n,).
-            y: What they cost, US dollars; 0 where all was free.
+            y: What they cost, US dollars.
 
         Raises:
             ValueError: Columns or values are wrong.
@@ -56,13 +57,10 @@ class CostRegressor(Estimator):
         run_s, usd_per_h = columns["run_s"], columns["usd_per_h"]
         if run_s.ndim != 1:
             raise ValueError("column 'run_s' must be a vector of seconds to fit a cost")
-        cost_usd = np.asarray(y, dtype=float)
-        if cost_usd.shape != run_s.shape:
-            raise ValueError(f"y needs shape {run_s.shape}, got {cost_usd.shape}")
-        if not np.all((cost_usd >= 0) & np.isfinite(cost_usd)):
-            raise ValueError("y must hold finite US dollars, none below 0")
-        paid = (cost_usd > 0) & (usd_per_h > 0) & (run_s > 0)
-        ratio = np.log(cost_usd[paid] / (run_s[paid] / 3600 * usd_per_h[paid]))
+        positive(run_s, "run_s")
+        positive(usd_per_h, "usd_per_h")
+        cost_usd = targets(y, len(run_s), unit="US dollars", fewest=0)
+        ratio = np.log(cost_usd / (run_s / 3600 * usd_per_h))
         ratio = np.clip(ratio, -_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO)
         worth = self.prior_bills + len(ratio)
         self.bills_ = len(ratio)
@@ -93,8 +91,7 @@ class CostRegressor(Estimator):
         unmoved = {"p50_24h_usd_per_h": np.nan, "p90_24h_usd_per_h": np.nan}
         columns = number_columns(X, required=("run_s", "usd_per_h"), defaults=unmoved)
         run_s, usd_per_h = _quantiles(columns["run_s"]), columns["usd_per_h"]
-        if not np.all((usd_per_h >= 0) & np.isfinite(usd_per_h)):
-            raise ValueError("column 'usd_per_h' must hold finite numbers, none below 0")
+        not_negative(usd_per_h, "usd_per_h")
         sigma = price_sigma(columns["p50_24h_usd_per_h"], columns["p90_24h_usd_per_h"])
         sigma = np.hypot(sigma, self.log_sd_)
         cost: Array = run_s * (usd_per_h / 3600 * np.exp(self.log_ratio_))[:, None]
@@ -114,6 +111,5 @@ def price_sigma(p50_24h: Array, p90_24h: Array) -> Array:
 
 
 def _quantiles(run_s: Array) -> Array:
-    if not np.all((run_s >= 0) & np.isfinite(run_s)):
-        raise ValueError("column 'run_s' must hold finite seconds, none below 0")
+    not_negative(run_s, "run_s")
     return np.repeat(run_s[:, None], len(LEVELS), axis=1) if run_s.ndim == 1 else run_s

@@ -15,7 +15,7 @@ import numpy as np
 
 from planner.core.distribution import LEVELS
 from planner.core.types import Knobs, Offer, ProbeResult, ResourceConfig, WorkLoad
-from predictors.columns import named_columns
+from predictors.columns import named_columns, positive
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,17 +71,28 @@ def table(X: Any, *, optional: Sequence[str] = ()) -> dict[str, Array]:
     if missing:
         raise ValueError(f"missing columns {missing}; there are {sorted(raw)}")
     result = {name: _vector(raw[name], name) for name in raw if name in (*COLUMNS, *optional)}
-    sizes = {name: len(column) for name, column in result.items()}
-    if len(set(sizes.values())) > 1:
-        raise ValueError(f"columns differ in length: {sizes}")
-    n = sizes["workers"]
+    n = one_length(result)
     for name, default in _DEFAULTS.items():
         result.setdefault(name, np.full(n, default))
     result.setdefault("workers_per_node", np.ceil(result["workers"] / result["nodes"]))
     for name in ("workers", "nodes", "workers_per_node", "micro_batch", "accumulation"):
-        if not np.all(result[name] > 0):  # also false for NaN
-            raise ValueError(f"column {name!r} must hold positive numbers")
+        positive(result[name], name)
+    if np.any(result["loader_workers"] < 0):
+        row = int(np.argmax(result["loader_workers"] < 0))
+        raise ValueError(f"column 'loader_workers' must not be negative: row {row} is")
     return result
+
+
+def one_length(columns: Mapping[str, Any]) -> int:
+    """How many rows all of the columns have.
+
+    Raises:
+        ValueError: They differ in it.
+    """
+    sizes = {name: len(column) for name, column in columns.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"columns differ in length: {sizes}; give each a value for every row")
+    return next(iter(sizes.values()))
 
 
 def _raw_columns(X: Any) -> dict[str, Any]:
@@ -104,19 +115,24 @@ def _vector(values: Any, name: str) -> Array:
     return column
 
 
-def targets(y: Any, n: int, *, unit: str) -> Array:
-    """`y` as n positive finite floats.
+def targets(y: Any, n: int, *, unit: str, fewest: int = 1) -> Array:
+    """`y` as n positive finite floats, at least `fewest`.
 
     Raises:
         ValueError: Wrong length, or a value that cannot be a time or a size.
     """
     values = np.asarray(y, dtype=float)
     if values.shape != (n,):
-        raise ValueError(f"y needs shape ({n},), got {values.shape}")
-    if n == 0:
+        raise ValueError(f"y needs shape ({n},), one value for each row, got {values.shape}")
+    if n < fewest:
         raise ValueError("need at least one row to fit")
-    if not np.all(np.isfinite(values) & (values > 0)):
-        raise ValueError(f"y must be positive and finite, in {unit}")
+    bad = ~(np.isfinite(values) & (values > 0))
+    if np.any(bad):
+        row = int(np.argmax(bad))
+        raise ValueError(
+            f"y must be positive and finite, in {unit}: row {row} is {values[row]:g};"
+            " leave out rows that were not measured"
+        )
     return values
 
 

@@ -315,7 +315,8 @@ def _shape(resources: ResourceConfig, knobs: Knobs) -> Shape:
 
 
 def _cost_of(bills: Sequence[Bill]) -> CostRegressor:
-    """What hours cost, from finished runs; as told where there are none."""
+    """What hours cost, from finished runs; as told where there are none that were not free."""
+    bills = [b for b in bills if b.run_s > 0 and b.usd_per_h > 0 and b.cost_usd > 0]
     X: Mapping[str, Array] = {
         "run_s": np.asarray([b.run_s for b in bills], dtype=float),
         "usd_per_h": np.asarray([b.usd_per_h for b in bills], dtype=float),

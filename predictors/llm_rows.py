@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from predictors.columns import named_columns
+from predictors.columns import named_columns, positive
 from predictors.gpus import Peak, peak_of
 from predictors.llm_law import COLUMNS, MACHINE, micro_batches
 
@@ -55,8 +55,7 @@ def llm_rows(X: Any, *, gpu: str, network_gb_per_s: float) -> tuple[dict[str, Ar
     if len(set(sizes.values())) > 1 or c["tp"].ndim != 1:
         raise ValueError(f"columns must be vectors of one length: {sizes}")
     for name, column in c.items():
-        if not np.all(np.isfinite(column) & (column > 0)):
-            raise ValueError(f"column {name!r} must hold positive numbers")
+        positive(column, name)
     _check_division(c)
     n = len(c["tp"])
     gpus = [str(g) for g in raw["gpu_type"]] if "gpu_type" in raw else [gpu] * n

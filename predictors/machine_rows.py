@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from predictors.features import one_length
 from predictors.gpus import peak_of
 
 if TYPE_CHECKING:
@@ -124,11 +125,21 @@ def table(X: Any) -> dict[str, Any]:
     """`COLUMNS` and `LABELS` of a mapping or DataFrame.
 
     Raises:
-        ValueError: A column is missing.
+        ValueError: A column is missing or shorter than another, or a feature is no number.
     """
     names = X.keys() if isinstance(X, Mapping) else X.columns
     missing = [n for n in (*COLUMNS, *LABELS) if n not in names]
     if missing:
         raise ValueError(f"missing columns {missing}; there are {sorted(map(str, names))}")
-    numbers: dict[str, Any] = {n: np.asarray(X[n], dtype=float) for n in COLUMNS}
-    return {**numbers, **{n: np.asarray(X[n], dtype=object) for n in LABELS}}
+    found: dict[str, Any] = {n: np.asarray(X[n], dtype=float) for n in COLUMNS}
+    found |= {n: np.asarray(X[n], dtype=object) for n in LABELS}
+    one_length(found)
+    for name in FEATURES:
+        bad = ~np.isfinite(found[name])
+        if np.any(bad):
+            row = int(np.argmax(bad))
+            raise ValueError(
+                f"column {name!r} must hold numbers: row {row} is {found[name][row]:g};"
+                " describe() makes them of measured times"
+            )
+    return found

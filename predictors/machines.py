@@ -82,6 +82,7 @@ class MachineRegressor(Estimator):
         """
         table = machine_rows.table(X)
         n = len(table["log_here"])
+        times = np.zeros(0) if self.prior is not None and not n else targets(y, n, unit="s")
         self.n_features_in_ = len(COLUMNS) + len(LABELS)
         if self.prior is None:
             values = np.stack([table[name] for name in FEATURES], axis=1)
@@ -94,7 +95,7 @@ class MachineRegressor(Estimator):
             self.spread_ = np.asarray(self.prior["spread"])
             self.lines_ = dict(self.prior["lines"])
         self.table_: dict[str, Any] = table
-        self.miss_: Array = self._misses(table, targets(y, n, unit="s") if n else np.zeros(0))
+        self.miss_: Array = self._misses(table, times)
         self.noise_: Array = np.ones(n)
         self._fit_scales()
         self._extra: tuple[dict[str, Any], Array] | None = None

@@ -11,7 +11,7 @@ import numpy as np
 from planner.core.distribution import I05, I50, I95, LEVELS, Z, add_independent
 from predictors import run_parts
 from predictors.base import DistributionRegressor
-from predictors.columns import named_columns
+from predictors.columns import named_columns, not_negative
 from predictors.conformal import Calibration
 from predictors.estimator import Estimator
 from predictors.features import COLUMNS, LAYOUT, Table, by_replica, table, targets
@@ -312,16 +312,16 @@ def _work(X: Any) -> tuple[dict[str, Array], Array]:
     for name, default in _DEFAULTS.items():
         columns.setdefault(name, np.full(n, default))
     for name in WORK:
-        if not np.all((columns[name] >= 0) & np.isfinite(columns[name])):
-            raise ValueError(f"column {name!r} must hold finite numbers, none below 0")
+        not_negative(columns[name], name)
     whole = by_replica(columns)["workers"] * columns["micro_batch"] * columns["accumulation"]
     columns.setdefault("global_batch", whole)
     wait = np.asarray((named_columns(X) or {}).get("wait_s", np.zeros(n)), dtype=float)
     if wait.ndim == 1:
         wait = np.repeat(wait[:, None], len(LEVELS), axis=1)
-    if wait.shape != (n, len(LEVELS)) or not np.all((wait >= 0) & np.isfinite(wait)):
+    if wait.shape != (n, len(LEVELS)):
         raise ValueError(
-            f"column 'wait_s' must hold {n} finite times, or their {len(LEVELS)} quantiles, none"
-            " below 0"
+            f"column 'wait_s' must hold {n} times, or {len(LEVELS)} quantiles of each; got shape"
+            f" {wait.shape}"
         )
+    not_negative(wait, "wait_s")
     return columns, wait

@@ -24,8 +24,9 @@ import numpy as np
 
 from planner.core.distribution import Z
 from predictors import kriging
+from predictors.columns import positive
 from predictors.estimator import Estimator
-from predictors.features import take, targets
+from predictors.features import one_length, take, targets
 from predictors.kriging import Block, Posterior
 
 if TYPE_CHECKING:
@@ -289,9 +290,10 @@ def _table(X: Any) -> dict[str, Any]:
     if missing:
         raise ValueError(f"missing columns {missing}; there are {sorted(map(str, names))}")
     table: dict[str, Any] = {n: np.asarray(X[n], dtype=float) for n in COLUMNS}
-    if not np.all(table["gpus"] > 0):
-        raise ValueError("column 'gpus' must hold positive numbers")
+    labels = {n: np.asarray(X[n], dtype=object) for n in LABELS}
+    one_length({**table, **labels})
+    positive(table["gpus"], "gpus")
     gpus, nodes, batch = (table[n] for n in COLUMNS)
     table["nodes"] = np.where(nodes > 0, nodes, np.ceil(gpus / 8))
     table["global_batch"] = np.where(batch > 0, batch, gpus)
-    return {**table, **{n: np.asarray(X[n], dtype=object) for n in LABELS}}
+    return {**table, **labels}
