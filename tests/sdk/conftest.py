@@ -6,12 +6,14 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.nursery import Nursery
 from support.sdkbench import Bench
 
 import planner.sdk
+from planner.sdk.courier import Courier
 
 SDK = Path(planner.sdk.__file__).parent
 
@@ -23,6 +25,22 @@ def own_signals() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def couriers_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A worker's courier works until its process ends; in this one they would add up."""
+    made: list[Courier] = []
+    begin = Courier.__init__
+
+    def begun(courier: Courier, *args: Any, **kwargs: Any) -> None:
+        begin(courier, *args, **kwargs)
+        made.append(courier)
+
+    monkeypatch.setattr(Courier, "__init__", begun)
+    yield
+    for courier in made:
+        courier.close()
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +55,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def nursery(stage: Path) -> Iterator[Nursery]:
-    """Workers of a crew are forked here."""
+    """Where workers are forked that would each take seconds to import torch."""
     made = Nursery(stage)
     yield made
     made.close()
@@ -46,6 +64,13 @@ def nursery(stage: Path) -> Iterator[Nursery]:
 @pytest.fixture
 def bench(tmp_path: Path, stage: Path) -> Bench:
     return Bench(tmp_path, stage)
+
+
+@pytest.fixture
+def forking(bench: Bench, nursery: Nursery) -> Bench:
+    """`bench`, with its workers forked in the nursery."""
+    bench.nursery = nursery
+    return bench
 
 
 @pytest.fixture

@@ -397,6 +397,7 @@ def weights(bench: Bench, **variables: Any) -> str:
     return done[0].stdout.splitlines()[-1]
 
 
+@pytest.mark.usefixtures("forking")
 @pytest.mark.parametrize(("act", "code"), [("crash", 1), ("exit", 3)])
 def test_a_script_that_ends_waits_for_its_checkpoint(bench: Bench, act: str, code: int) -> None:
     whole = weights(bench, PLANNER_CHECKPOINT_DIR=bench.root / "other")
@@ -407,6 +408,7 @@ def test_a_script_that_ends_waits_for_its_checkpoint(bench: Bench, act: str, cod
     assert events(bench.events_path(), "attached")[0]["resumed"]["step"] == 3
 
 
+@pytest.mark.usefixtures("forking")
 def test_a_signal_waits_for_the_one_under_way_and_saves_its_own(bench: Bench) -> None:
     whole = weights(bench, PLANNER_CHECKPOINT_DIR=bench.root / "other")
     stop = {"ACT": int(signal.SIGTERM), "ACT_AT": 3, "HELD_UP_S": 0.3}
@@ -417,6 +419,7 @@ def test_a_signal_waits_for_the_one_under_way_and_saves_its_own(bench: Bench) ->
     assert weights(bench) == whole
 
 
+@pytest.mark.usefixtures("forking")
 def test_kill_9_while_one_is_written_leaves_the_one_before(bench: Bench) -> None:
     whole = weights(bench, PLANNER_CHECKPOINT_DIR=bench.root / "other")
     kill = {"ACT": int(signal.SIGKILL), "ACT_AT": 3, "HELD_UP_S": 1}
@@ -429,6 +432,7 @@ def test_kill_9_while_one_is_written_leaves_the_one_before(bench: Bench) -> None
     assert not [p for p in bench.checkpoints.iterdir() if p.name.startswith(".")], "swept up"
 
 
+@pytest.mark.usefixtures("forking")
 def test_two_workers_save_in_the_background_and_go_on_as_if_nothing_had_been(bench: Bench) -> None:
     whole = weights(bench, workers=2, PLANNER_CHECKPOINT_DIR=bench.root / "other")
     stop = {"ACT": int(signal.SIGTERM), "ACT_AT": 4}
@@ -438,6 +442,7 @@ def test_two_workers_save_in_the_background_and_go_on_as_if_nothing_had_been(ben
     assert weights(bench, workers=2) == whole
 
 
+@pytest.mark.usefixtures("forking")
 def test_workers_agree_when_the_leader_cannot_write(bench: Bench) -> None:
     whole = weights(bench, workers=2, PLANNER_CHECKPOINT_DIR=bench.root / "other")
     assert weights(bench, workers=2, BROKEN=1, **EVERY_STEP) == whole

@@ -306,6 +306,7 @@ TORCH_SCRIPT = """
 
 
 @pytest.mark.torch
+@pytest.mark.usefixtures("forking")
 def test_a_full_disk_while_torch_writes_keeps_the_checkpoint_before(bench: Bench) -> None:
     script = bench.script(TORCH_SCRIPT)
     (done,) = bench.run(script, LARGEST_FILE=1_000_000, PLANNER_CHECKPOINT_INTERVAL_S=EVERY_STEP)
@@ -350,6 +351,7 @@ def test_a_signal_to_the_whole_process_group_spares_the_loader_processes(bench: 
 
 
 @pytest.mark.torch
+@pytest.mark.usefixtures("forking")
 def test_what_cannot_be_read_back_never_becomes_the_newest_checkpoint(bench: Bench) -> None:
     script = bench.script("""
         import os, signal
@@ -386,6 +388,7 @@ def test_what_cannot_be_read_back_never_becomes_the_newest_checkpoint(bench: Ben
 
 
 @pytest.mark.torch
+@pytest.mark.usefixtures("forking")
 def test_a_whole_checkpoint_that_cannot_be_loaded_falls_back_to_the_one_before(
     bench: Bench,
 ) -> None:

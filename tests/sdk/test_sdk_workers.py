@@ -11,7 +11,7 @@ import torch
 from support.sdkbench import Bench, events
 from torch import nn
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("forking")]
 
 SAMPLES, GLOBAL_BATCH, EPOCHS = 203, 64, 3
 SCRIPT = """

@@ -25,6 +25,7 @@ class Child:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
+        self.printed: tuple[Path, ...] = ()
         self._ended = threading.Event()
 
     def ended(self, returncode: int) -> None:
@@ -39,6 +40,12 @@ class Child:
         if not self._ended.wait(timeout) or self.returncode is None:
             raise subprocess.TimeoutExpired(["worker", str(self.pid)], timeout or 0.0)
         return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it printed and what it complained of, at its end."""
+        self.wait(timeout)
+        out, err = (path.read_text() for path in self.printed)
+        return out, err
 
     def send_signal(self, number: int) -> None:
         if self.returncode is None:
@@ -64,19 +71,24 @@ class Nursery:
             text=True,
         )
         self._children: dict[int, Child] = {}
-        self._born: list[int] = []
+        self._born: list[Child] = []
         self._said = threading.Condition()
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def start(self, script: Path, env: dict[str, str], out: Path) -> Child:
-        """Fork a worker that runs `script` with the variables of `env`, and prints to `out`."""
+    def start(self, script: Path, env: dict[str, str], out: Path, err: Path | None = None) -> Child:
+        """Fork a worker that runs `script` with the variables of `env`.
+
+        It prints to `out`, and complains to `err`, without which that goes to `out` as well.
+        """
         assert self._server.stdin is not None
-        said = {"script": str(script), "env": env, "out": str(out)}
+        said = {"script": str(script), "env": env, "out": str(out), "err": str(err or out)}
         self._server.stdin.write(json.dumps(said) + "\n")
         self._server.stdin.flush()
         with self._said:
             assert self._said.wait_for(lambda: bool(self._born), 60.0), "no worker was forked"
-            return self._children[self._born.pop()]
+            child = self._born.pop()
+        child.printed = (out, err or out)
+        return child
 
     def close(self) -> None:
         assert self._server.stdin is not None
@@ -91,8 +103,8 @@ class Nursery:
                 if code:
                     self._children[pid].ended(code[0])
                 else:
-                    self._children[pid] = Child(pid)
-                    self._born.append(pid)
+                    child = self._children[pid] = Child(pid)
+                    self._born.append(child)
                     self._said.notify_all()
 
 
@@ -122,8 +134,9 @@ def _become(said: dict[str, str]) -> None:
     """A worker: nothing is left of the process that it comes from but what was imported."""
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDONLY)
-    out = os.open(said["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    for source, target in ((nothing, 0), (out, 1), (out, 2)):
+    anew = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+    out, err = (os.open(said[name], anew, 0o644) for name in ("out", "err"))
+    for source, target in ((nothing, 0), (out, 1), (err, 2)):
         os.dup2(source, target)
     os.environ.clear()
     os.environ.update(said["env"])  # type: ignore[arg-type]

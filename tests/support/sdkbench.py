@@ -8,8 +8,13 @@ import socket
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from .nursery import Child, Nursery
+
+Process = subprocess.Popen[str] | Child
 
 
 def events(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
@@ -19,9 +24,15 @@ def events(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
 
 
 class Bench:
-    """One run's files, and the processes that work on it."""
+    """One run's files, and the processes that work on it.
 
-    def __init__(self, root: Path, stage: Path) -> None:
+    Attributes:
+        nursery: Where they are forked; None starts them as on any machine, which takes seconds
+            where they import torch.
+    """
+
+    def __init__(self, root: Path, stage: Path, nursery: Nursery | None = None) -> None:
+        self.nursery = nursery
         self.root = root
         self.stage = stage
         self.checkpoints = root / "checkpoints"
@@ -59,7 +70,7 @@ class Bench:
         *,
         workers: int = 1,
         **variables: object,
-    ) -> list[subprocess.Popen[str]]:
+    ) -> list[Process]:
         """Start every worker as a real process; the next attempt of this run."""
         self.attempt += 1
         with socket.socket() as free:
@@ -74,20 +85,24 @@ class Bench:
             "MASTER_PORT": port,
         }
         return [
-            subprocess.Popen(
-                [sys.executable, str(script)],
-                env=basic | self.environment(rank, **(shared | variables)),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
+            self._start(script, rank, basic | self.environment(rank, **(shared | variables)))
             for rank in range(workers)
         ]
 
-    def finish(
-        self, processes: list[subprocess.Popen[str]]
-    ) -> list[subprocess.CompletedProcess[str]]:
+    def _start(self, script: Path, rank: int, env: dict[str, str]) -> Process:
+        if self.nursery is not None:
+            out, err = (self.root / f"{name}-{self.attempt}-{rank}.txt" for name in ("out", "err"))
+            return self.nursery.start(script, env, out, err)
+        return subprocess.Popen(
+            [sys.executable, str(script)],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def finish(self, processes: Sequence[Process]) -> list[subprocess.CompletedProcess[str]]:
         """Wait for all of them; none is left running."""
         done = []
         try:
