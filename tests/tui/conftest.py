@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 
@@ -16,6 +17,16 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     monkeypatch.undo()
     time.tzset()
+
+
+@pytest.fixture(autouse=True)
+def _keys_do_not_wait_for_an_idle_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Textual waits for that after each key, up to two seconds where any thread is at work."""
+
+    async def a_moment(_least_s: float = 0.0) -> None:
+        await asyncio.sleep(0.01)
+
+    monkeypatch.setattr("textual.app.wait_for_idle", a_moment)
 
 
 @pytest.fixture
