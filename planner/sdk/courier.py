@@ -169,13 +169,21 @@ class Courier:
         while self._unwritten or self._queue:
             if not self._unwritten:
                 event = self._queue.popleft()
-                self._unwritten = (json.dumps(plain(event)) + "\n").encode()
+                self._unwritten = (_line(event) + "\n").encode()
             if self._file is None:
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
                 self._file = os.open(self._path, flags, 0o644)
             # What a full disk took of a line is not written again: the rest follows later.
             written = os.write(self._file, self._unwritten)
             self._unwritten = self._unwritten[written:]
+
+
+def _line(event: dict[str, Any]) -> str:
+    """`event` as JSON; most hold plain numbers only, and need no look at each of them."""
+    try:
+        return json.dumps(event, allow_nan=False)
+    except (TypeError, ValueError):
+        return json.dumps(plain(event))
 
 
 def plain(value: Any) -> Any:

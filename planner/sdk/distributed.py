@@ -56,7 +56,7 @@ class Workers:
     @property
     def leads(self) -> bool:
         """Whether this worker speaks and writes for all."""
-        return self.rank == 0
+        return (self._rank if self._crew is None else self._crew.rank) == 0
 
     @property
     def _group(self) -> Group | None:

@@ -180,7 +180,7 @@ class Loop:
     def _run_step(self, step: Step) -> Generator[Any, None, tuple[int, float] | None]:
         """Each micro-batch of a step; its samples and the wait for them, None without a batch."""
         wait_s = 0.0
-        samples = step.samples if self._feed.planned else 0
+        samples = step.stop - step.start if self._feed.planned else 0
         self._changes.step_begins(step.start, step.stop)
         for micro in step.micros:
             asked_s = time.perf_counter()

@@ -78,17 +78,21 @@ def device_description(device: Any) -> tuple[str, int | None]:
 
 def _status_bytes(pid: int) -> tuple[int | None, int | None]:
     """Resident bytes of one process: now, and at its peak. None when it is gone."""
-    now = peak = None
     try:
-        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as lines:
-            for line in lines:
-                if line.startswith("VmHWM:"):
-                    peak = int(line.split()[1]) * 1024
-                elif line.startswith("VmRSS:"):
-                    now = int(line.split()[1]) * 1024
+        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
+            said = file.read()
+        return _kib_after(b"VmRSS:", said), _kib_after(b"VmHWM:", said)
     except (OSError, ValueError):
         return None, None
-    return now, peak
+
+
+def _kib_after(name: bytes, said: bytes) -> int | None:
+    """Bytes of the line that begins with `name`; None where there is none, as of a kernel thread.
+
+    Only that line is looked at: this is done while training runs.
+    """
+    at = said.find(b"\n" + name)
+    return int(said[at + 1 + len(name) :].split(None, 1)[0]) * 1024 if at >= 0 else None
 
 
 def _descendants(pid: int) -> list[int]:

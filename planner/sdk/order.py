@@ -79,6 +79,11 @@ def step_end(
     return samples if samples - stop < _FEWEST * workers else stop
 
 
+def over_from(samples: int, global_batch: int, *, drop_last: bool = False) -> int:
+    """The first position at which an epoch has no step left: where `step_end` tells of none."""
+    return max(0, samples - global_batch + 1) if drop_last else samples
+
+
 def step_bounds(
     samples: int, global_batch: int, workers: int, *, drop_last: bool = False, start: int = 0
 ) -> Iterator[tuple[int, int]]:

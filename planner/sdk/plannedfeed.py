@@ -14,7 +14,15 @@ from typing import Any
 
 from planner.sdk.errors import SdkError
 from planner.sdk.loading import Aim, Drawn, LoaderSettings, Source
-from planner.sdk.order import Micro, Step, has_room, micro_batches, step_bounds, step_end
+from planner.sdk.order import (
+    Micro,
+    Step,
+    has_room,
+    micro_batches,
+    over_from,
+    step_bounds,
+    step_end,
+)
 
 _MAX_SEED = 2**63
 _WINDOW = 4096
@@ -58,6 +66,7 @@ class PlannedFeed:
         self._announced_late = False
         self._prepared: Source | None = None
         self._prepared_at = (0, 0)
+        self._known: Step | None = None  # steps are asked for twice: to be drawn, to be trained on
         self._describe(shape)
 
     def _describe(self, shape: Shape) -> None:
@@ -68,6 +77,7 @@ class PlannedFeed:
         self.loader_workers: int = self._source.settings.workers
         bounds = self._bounds(shape)
         self.steps_per_epoch: int = len(bounds)
+        self._over_from = over_from(self.samples, shape.global_batch, drop_last=shape.drop_last)
         sizes = {stop - start for start, stop in bounds}
         self.accumulates = any(len(_micros(shape, size)) > 1 for size in sizes)
 
@@ -104,15 +114,19 @@ class PlannedFeed:
 
     def done(self, position: int) -> bool:
         """Whether an epoch at sample `position` has no step left."""
-        return self._end_of(self.shape, position) is None
+        return position >= self._over_from
 
     def step(self, order: int, position: int) -> Step | None:
         """The step that begins there; None at the end of the epoch."""
+        known = self._known
+        if known is not None and known.start == position and known.order == order:
+            return known
         shape = self._shape_at(order, position)
         stop = self._end_of(shape, position)
         if stop is None:
             return None
-        return Step(order, position, stop, _micros(shape, stop - position))
+        step = self._known = Step(order, position, stop, _micros(shape, stop - position))
+        return step
 
     def ahead(self, order: int, position: int, steps: int) -> tuple[int, int]:
         """Order and position so many steps later; the next epoch's start at the end."""
@@ -191,6 +205,7 @@ class PlannedFeed:
         if self._shapes[-1] != ((order, position), shape):
             self._announced_late = self._source.drawn_past(order, position)
             self._shapes.append(((order, position), shape))
+            self._known = None
 
     def reshape(self, order: int, position: int, shape: Shape) -> None:
         """The next step begins there and is shared out so, whatever was drawn before."""
@@ -198,13 +213,14 @@ class PlannedFeed:
         late = not ready or self._announced_late
         late = late and self._source.drawn_past(order, position)
         self._shapes, self._announced_late = [((order, position), shape)], False
+        self._known = None
         if late:
             self._source.aim(order, position)
         self._describe(shape)
 
     def rewind(self, order: int, position: int, shape: Shape) -> None:
         """Go on from there, even if batches of it were handed out already."""
-        self._shapes = [((order, position), shape)]
+        self._shapes, self._known = [((order, position), shape)], None
         self._source.aim(order, position)
         self._describe(shape)
 

@@ -27,17 +27,17 @@ class _Report:
 
 
 class Reports:
-    """At most one change is measured at a time: the next one closes the one before it."""
+    """At most one change is measured at a time: the next one closes the one before it.
+
+    Attributes:
+        open: Whether a change is being measured.
+    """
 
     def __init__(self, gear: Gear, feed: PlannedFeed) -> None:
+        self.open = False
         self._gear = gear
         self._feed = feed
         self._report: _Report | None = None
-
-    @property
-    def open(self) -> bool:
-        """Whether a change is being measured."""
-        return self._report is not None
 
     def begin(
         self,
@@ -76,6 +76,7 @@ class Reports:
             **knobs._asdict(),
         }
         self._report = _Report(told, stepped_t, self._gear.workers.leads)
+        self.open = True
 
     def _standing(self) -> dict[str, Any]:
         """Where training stands, and who shares its steps."""
@@ -111,7 +112,7 @@ class Reports:
         A worker that does not lead any more tells of what it led; one that leads now, of what the
         leader before it can have taken along.
         """
-        report, self._report = self._report, None
+        report, self._report, self.open = self._report, None, False
         if report is None or not (report.led or self._gear.workers.leads):
             return
         first_t = report.first_step_t
