@@ -15,7 +15,7 @@ from support.realruns import EPOCHS, SAMPLES, STEPS_PER_EPOCH, Work, small_job
 pytestmark = pytest.mark.torch
 
 WORKERS = 2
-IDLE_S = 2.0
+IDLE_S = 0.5
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
 def undisturbed(work: Work) -> dict[str, torch.Tensor]:
     """The weights of a run that nothing happened to."""
     run_id = launch(work, "undisturbed")
+    work.hurry(run_id)
     assert work.rest(run_id) == "done"
     done = {(step["rank"], step["step"]) for step in steps(work, run_id)}
     assert len(done) == EPOCHS * STEPS_PER_EPOCH * WORKERS
@@ -128,6 +129,7 @@ def test_kill_9_of_the_supervisor_of_real_training(
     before, kept = steps(work, run_id), checkpoints(work, run_id)
     time.sleep(IDLE_S)
 
+    work.hurry(run_id)
     work.planner("resume", run_id, "--yes")
     assert work.rest(run_id) == "done"
     trained = that_lead_to_the_weights(steps(work, run_id))

@@ -12,17 +12,20 @@ from tests.support.realruns import Work, crew_script, small_job
 pytestmark = pytest.mark.torch
 
 
-@pytest.fixture
-def work(tmp_path):
-    """One worker at first, joined by planner; half a minute of steps where nothing is changed."""
-    made = small_job(tmp_path, workers=1, epochs=40, step_s=0.1)
-    (tmp_path / "train.py").write_text(crew_script())
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """One worker at first, joined by planner; half a minute of steps where nothing is changed.
+
+    One job for all tests here: the first of them has it estimated.
+    """
+    made = small_job(tmp_path_factory.mktemp("adjust"), workers=1, epochs=40, step_s=0.1)
+    (made.path / "train.py").write_text(crew_script())
     yield made
     made.end_all()
 
 
-def launched(work: Work) -> str:
-    run_id = work.json("run", "job.toml", "--yes", "--detach")["run_id"]
+def launched(work: Work, name: str) -> str:
+    run_id = work.json("run", "job.toml", "--yes", "--detach", "--name", name)["run_id"]
     work.wait(run_id, lambda: work.services.view(run_id).step > 5, "the first steps", poll_s=0.2)
     return run_id
 
@@ -40,7 +43,7 @@ def joined(work: Work) -> list[psutil.Process]:
 
 
 def test_workers_join_die_are_replaced_and_outlive_the_supervisor(work):
-    run_id = launched(work)
+    run_id = launched(work, "grows")
     told = work.json("adjust", run_id, "workers=2", "--yes")
     assert told["outcome"]["state"] == "done"
     assert told["outcome"]["how"] == "in_flight"
@@ -76,7 +79,7 @@ def test_workers_join_die_are_replaced_and_outlive_the_supervisor(work):
 
 
 def test_a_second_planner_asks_and_the_first_change_is_told_too(work):
-    run_id = launched(work)
+    run_id = launched(work, "asked-twice")
     work.planner("adjust", run_id, "workers=2", "--yes", "--no-wait")
     told = work.json("adjust", run_id, "micro_batch=8", "--yes")
     assert any("waits for" in note for note in told["expected"]["notes"])
@@ -87,8 +90,9 @@ def test_a_second_planner_asks_and_the_first_change_is_told_too(work):
 
 
 def test_more_money_is_not_spent_without_a_yes(work):
-    run_id = launched(work)
+    run_id = launched(work, "refuses")
     work.planner("adjust", run_id, "workers=2", code=10)
     work.planner("adjust", run_id, "workers=9", "--yes", code=2)
     assert work.json("status", run_id)["adjustments"] == []
     work.planner("cancel", run_id, "--now")
+    assert work.rest(run_id) == "cancelled"
