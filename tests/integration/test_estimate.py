@@ -19,8 +19,9 @@ from support.scripts import scripted_job
 from planner.core.clock import SystemClock
 from planner.core.errors import DataError, ExitCode, NotFoundError, StoreError, UsageError
 from planner.core.events import ignore
-from planner.core.types import EstimateResult, Goal, JobSpec, Place
+from planner.core.types import EstimateResult, Goal, JobSpec, Place, ProbeResult
 from planner.services.api import EstimateRequest
+from planner.services.estimating import probestore
 from planner.services.estimating.estimate import Estimator
 from planner.store.layout import StateDir
 from planner.wire.to_wire import estimate_document
@@ -69,6 +70,33 @@ def test_from_nothing_to_a_pick(tmp_path: Path, estimator: Estimator) -> None:
     assert seen[0] == "estimate.started"
     assert seen[-2:] == ["model.fitted", "estimate.completed"]
     assert "memory.rss" in codes(result)
+
+
+def test_one_probe_alone_and_one_that_was_slowed_are_told(
+    tmp_path: Path, estimator: Estimator
+) -> None:
+    job = scripted_job(tmp_path)
+    first = estimator.estimate(request(job), ignore)
+    state = StateDir(tmp_path / "state")
+
+    def again(*probes: ProbeResult) -> EstimateResult:
+        for path in state.probes.glob("p-*.json"):
+            path.unlink()
+        for probe in probes:
+            probestore.keep(state, probe)
+        return estimator.estimate(request(job, probe=False), ignore)
+
+    def timed(probe: ProbeResult, step_s: float) -> ProbeResult:
+        return replace(probe, step_time_s=(step_s,) * 12)
+
+    good = [timed(p, 0.2) for p in first.probes if p.resources.workers == 1]
+    alone, slowed = again(good[0]), again(*good[:-1], timed(good[-1], 20.0))
+    assert "probe.only_one" in codes(alone)
+    assert {"probe.outlier", "probe.disagree"} & set(codes(slowed))
+    told = {w["code"]: w for w in estimate_document(slowed)["warnings"]}
+    assert all(w["text"] and w["hint"] for c, w in told.items() if c.startswith("probe."))
+    for result in (alone, slowed):
+        assert all(o.total_s.p95 > 1.2 * o.total_s.p05 > 0 for o in result.options)
 
 
 def test_the_deadline_counts_from_when_it_was_stated(tmp_path: Path, estimator: Estimator) -> None:
@@ -385,6 +413,7 @@ from planner.core.clock import SystemClock
 from planner.core.events import ignore
 from planner.core.types import Goal
 from planner.services.api import EstimateRequest
+from planner.services.estimating import probestore
 from planner.services.estimating.estimate import Estimator
 from support.scripts import scripted_job
 job = scripted_job(Path({str(tmp_path)!r}))
