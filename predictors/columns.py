@@ -43,11 +43,20 @@ def number_columns(
         raise ValueError(f"missing columns {missing}; there are {sorted(raw)}")
     defaults = defaults or {}
     found = {n: np.asarray(raw[n], dtype=float) for n in (*required, *defaults) if n in raw}
-    rows = {name: column.shape[:1] for name, column in found.items()}
-    if len(set(rows.values())) > 1 or rows[required[0]] == ():
-        raise ValueError(f"columns differ in length: {rows}")
-    n = len(found[required[0]])
+    n = one_length(found)
     return {**{name: np.full(n, value) for name, value in defaults.items()}, **found}
+
+
+def one_length(columns: Mapping[str, Any]) -> int:
+    """How many rows all of the columns have.
+
+    Raises:
+        ValueError: They differ in it.
+    """
+    sizes = {name: len(column) for name, column in columns.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"columns differ in length: {sizes}; give each a value for every row")
+    return next(iter(sizes.values()))
 
 
 def positive(column: Array, name: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from planner.core.distribution import LEVELS
 from planner.core.types import Knobs, Offer, ProbeResult, ResourceConfig, WorkLoad
-from predictors.columns import named_columns, positive
+from predictors.columns import named_columns, one_length, positive
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,18 +81,6 @@ def table(X: Any, *, optional: Sequence[str] = ()) -> dict[str, Array]:
         row = int(np.argmax(result["loader_workers"] < 0))
         raise ValueError(f"column 'loader_workers' must not be negative: row {row} is")
     return result
-
-
-def one_length(columns: Mapping[str, Any]) -> int:
-    """How many rows all of the columns have.
-
-    Raises:
-        ValueError: They differ in it.
-    """
-    sizes = {name: len(column) for name, column in columns.items()}
-    if len(set(sizes.values())) > 1:
-        raise ValueError(f"columns differ in length: {sizes}; give each a value for every row")
-    return next(iter(sizes.values()))
 
 
 def _raw_columns(X: Any) -> dict[str, Any]:

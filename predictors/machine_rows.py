@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from predictors.features import one_length
+from predictors.columns import one_length
 from predictors.gpus import peak_of
 
 if TYPE_CHECKING:

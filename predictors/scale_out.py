@@ -24,9 +24,9 @@ import numpy as np
 
 from planner.core.distribution import Z
 from predictors import kriging
-from predictors.columns import positive
+from predictors.columns import one_length, positive
 from predictors.estimator import Estimator
-from predictors.features import one_length, take, targets
+from predictors.features import take, targets
 from predictors.kriging import Block, Posterior
 
 if TYPE_CHECKING:
