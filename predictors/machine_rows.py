@@ -22,8 +22,9 @@ FEATURES: tuple[str, ...] = (
     "log_image",
 )
 """How a job runs here; see `describe`."""
-COLUMNS: tuple[str, ...] = (*FEATURES, "log_peak_ratio", "log_bandwidth_ratio")
-"""Numbers of a row. `log_peak_ratio`, `log_bandwidth_ratio`: here over there, not-a-number where
+COLUMNS: tuple[str, ...] = (*FEATURES, "fixed", "log_peak_ratio", "log_bandwidth_ratio")
+"""Numbers of a row. `fixed`: share of the time here that does not grow with the batch, in the line
+a + b m of `describe`. `log_peak_ratio`, `log_bandwidth_ratio`: here over there, not-a-number where
 a type is unknown."""
 LABELS: tuple[str, ...] = ("pair", "job", "model")
 """Labels of a row: the ordered pair of GPU types, the job, and the model that it trains."""
@@ -38,7 +39,7 @@ def describe(
     *,
     image_px: float = float("nan"),
 ) -> dict[str, Array]:
-    """`FEATURES` of a job at some batches, from its times on the GPU type it was measured on.
+    """`FEATURES` and `fixed` of a job at some batches, from its times on the type it was tried on.
 
     Times between measured batches are on a line in logarithms. Growth faster than the batch's
     power 1.1 is that of a memory running full here, which says nothing of another type, and is
@@ -78,6 +79,7 @@ def describe(
         "bend": log_here - np.log(base + per_sample * a),
         "mean_slope": np.full(len(a), mean_slope),
         "log_image": np.full(len(a), np.log(image)),
+        "fixed": base / (base + per_sample * a),
     }
 
 

@@ -6,7 +6,8 @@ the ratio of peaks and that of bandwidths each count for a share (`_SHARES`; the
 Williams et al. 2009, softened). What other jobs measured on both types is interpolated by a
 Gaussian process (`predictors.kriging`) over how a job runs here: its time, batch, growth with the
 batch, how far the time is off a line in the batch, and image size. Jobs, and models, have an error
-of their own, which one probe on the asked type tells.
+of their own, which one probe on the asked type tells. Part of it belongs to what does not grow with
+the batch (launches, small kernels) and fades, as that share of the time does, with larger batches.
 
 Jobs on the same ordered pair of types speak first. Where there are next to none, those of all
 pairs tell how ratios move with the batch, and data sheets the level, with a wide interval.
@@ -40,6 +41,8 @@ GUESS: Mapping[str, float] = {
     "job_slope": 0.03,
     "job_curve": 0.03,
     "model": 0.05,
+    "job_fixed": 0.15,
+    "model_fixed": 0.15,
     "noise": 0.03,
 }
 """First guesses of the standard deviations of the parts of the covariance, in log time."""
@@ -49,8 +52,8 @@ _PAIR_SD = 0.6
 _UNKNOWN_SD = 1.0
 _COMMON = 0.4
 """Share of the interpolation's variance that all pairs have in common."""
-_ENOUGH_ROWS = 8
 _ROWS_TO_FIT = 30
+"""Rows from which a pair fits scales, and speaks for itself alone."""
 _MOST_ROWS = 700
 
 
@@ -227,7 +230,7 @@ class MachineRegressor(Estimator):
         return left + self._mean(asked), _sd(rest) * widening
 
     def _has_own_rows(self, pair: str) -> bool:
-        return int(np.sum(self.table_["pair"] == pair)) >= _ENOUGH_ROWS
+        return int(np.sum(self.table_["pair"] == pair)) >= _ROWS_TO_FIT
 
     def _rows_for(self, pair: str) -> tuple[NDArray[np.intp], Posterior]:
         """Rows of the pair where there are enough, else of all pairs, and what they say."""
@@ -271,6 +274,9 @@ class MachineRegressor(Estimator):
         job = kriging.alike(one["job"], two["job"])
         lines = [np.outer(a[:, i], b[:, i]) for i in range(len(FEATURES))]
         away = octaves[0][:, None] - octaves[1][None]
+        model = kriging.alike(one["model"], two["model"])
+        # Squared: a small share is often but an uneven curve.
+        fixed = np.outer(one["fixed"] ** 2, two["fixed"] ** 2)
         return np.stack(
             [
                 np.exp(-squared / 2),
@@ -279,7 +285,9 @@ class MachineRegressor(Estimator):
                 job,
                 job * np.outer(*octaves),
                 job * np.exp(-((away / 0.75) ** 2) / 2),
-                kriging.alike(one["model"], two["model"]),
+                model,
+                job * fixed,
+                model * fixed,
                 np.eye(len(a), len(b)),
             ]
         )

@@ -48,6 +48,23 @@ def test_one_probe_moves_the_other_batches_with_it() -> None:
     assert moved[2] == pytest.approx(0.5 / 0.4, rel=0.08)
 
 
+def test_what_a_small_batch_shows_fades_with_the_share_of_time_that_is_fixed() -> None:
+    asked, first = (
+        machine_rows.rows(
+            machine_rows.describe(BATCHES, 0.02 + 0.001 * BATCHES, batches),
+            *("T4", "V100"),
+            job="new",
+            model="new",
+        )
+        for batches in (BATCHES, BATCHES[:1])
+    )
+    model = learned()
+    expected = model.predict(asked)
+    moved = np.log(model.with_probes(first, 1.3 * expected[:1]).predict(asked) / expected)
+    assert np.all(np.diff(moved) < 0)
+    assert 0 < moved[-1] < 0.75 * moved[0]
+
+
 def test_a_probe_narrows_the_interval_of_an_unknown_pair() -> None:
     model, pair = learned(), ("K80", "A100")
     asked, probe = (rows(1.0, job="new", asked=a, pair=pair) for a in (BATCHES, BATCHES[2:3]))
