@@ -49,6 +49,20 @@ def test_an_unknown_benchmark_has_a_sensible_time_and_a_wider_interval() -> None
     assert np.all(other[:, 10] > 1.5e3 * 8 / GPUS[1:] / 2)
 
 
+def test_growth_beyond_all_known_sizes_is_moderated_by_a_serial_share() -> None:
+    """Systems of 2 to 8 times as many GPUs lose 1 % of a run each; 512 times as many are asked."""
+    sizes = np.asarray([8.0, 16.0, 64.0])
+    X = scale_out.joined([family(f"f{i}", gpus=sizes) for i in range(6)])
+    serial = 0.01
+    growth = serial * sizes / 8 + 1 - serial
+    y = np.concatenate([w * 8 / sizes * growth for w in np.geomspace(5e2, 2e3, 6)])
+    asked = family("f3", gpus=np.asarray([4096.0]))
+    first = y[9]
+    amdahl = first * (serial + (1 - serial) / 512)
+    (found,) = ScaleOutRegressor().fit(X, y).predict_distribution(asked)
+    assert found[I05] < amdahl < found[I95]
+
+
 def test_missing_nodes_and_batches_are_filled_in() -> None:
     X, y = known()
     X["nodes"][:] = np.nan
