@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from predictors.features import Index
 
 OURS = "planner"
+ENOUGH_ROWS = 5
+"""Rows of a job from which its own coverage says something of it."""
 METHODS: tuple[str, ...] = (*PEERS, OURS)
 
 
@@ -51,7 +53,7 @@ class Score:
         median_ape: Median of the absolute percentage errors of all rows.
         p90_ape: Their 90th percentile.
         coverage90_mean: Share of a job's rows inside the 90 % interval, averaged over jobs.
-        coverage90_worst: The same of the worst job.
+        coverage90_worst: The same of the worst job, of those with `ENOUGH_ROWS`, or else of all.
         halfwidth90: Half the width of the interval over its median, averaged as `mape` is.
     """
 
@@ -120,6 +122,8 @@ def _score(task: str, split: str, method: str, members: list[tuple[Answer, Index
             widths.setdefault(job, []).append(50 * (high - low) / answer.median_s[rows])
     every = np.concatenate([e for of_job in errors.values() for e in of_job])
     coverage = _by_job(inside)
+    rows_of = {job: sum(map(len, parts)) for job, parts in inside.items()}
+    judged = [c for c, n in zip(coverage, rows_of.values(), strict=True) if n >= ENOUGH_ROWS]
     return Score(
         task=task,
         split=split,
@@ -130,7 +134,7 @@ def _score(task: str, split: str, method: str, members: list[tuple[Answer, Index
         median_ape=float(np.median(every)),
         p90_ape=float(np.percentile(every, 90)),
         coverage90_mean=float(np.mean(coverage)) if coverage else None,
-        coverage90_worst=min(coverage) if coverage else None,
+        coverage90_worst=min(judged or coverage) if coverage else None,
         halfwidth90=float(np.mean(_by_job(widths))) if widths else None,
     )
 

@@ -10,7 +10,8 @@ A2     6 probes (those of A1; 2 nodes with 1 GPU each at both batches; 4 GPUs of
 A3     9 probes (those of A2; 4 GPUs of one node at the highest batch; 8 GPUs of 2 nodes at
        both); placements of more than 8 GPUs
 B1     the job on one GPU type, and other jobs on both types, on one GPU each; the job on the
-       other type. Also with one probe there, at the middle of the batches
+       other type. Also with one probe there, at the middle of the batches. Each data set (image
+       size) is asked by itself; a job that is judged is a model on a pair of types over all of them
 C1     the smallest system of a family in MLPerf; the time to train on its larger ones
 E1     language models on at most 8 GPUs, of other architectures; this architecture there.
        Also from models of other hidden sizes alone
@@ -249,7 +250,7 @@ def _transfer_case(
     yield Case(
         question=Question(
             task="B1",
-            job=f"{here.name}->{there.gpu}",
+            job=f"{here.source}/{here.model}/{here.gpu}->{there.gpu}",
             gpu=there.gpu,
             probe_gpu=here.gpu,
             dataset=here.dataset,

@@ -63,6 +63,14 @@ def test_coverage_is_that_of_jobs_and_of_the_worst_one() -> None:
     assert score.halfwidth90 == pytest.approx(np.mean([20, 20 / 1.1, 20 / 1.1, 10]))
 
 
+def test_a_job_of_a_few_rows_is_not_the_worst_while_others_have_more() -> None:
+    few = answer("a", [1.0] * 4, [2.0] * 4, half=0.2)
+    enough = answer("b", [1.0] * 5, [1.0] * 4 + [2.0], half=0.2)
+    (score,) = scores([few, enough])
+    assert score.coverage90_mean == pytest.approx(40.0)
+    assert score.coverage90_worst == pytest.approx(80.0)
+
+
 def test_reliability_is_the_share_of_rows_below_each_quantile() -> None:
     """Truth drawn from the predicted distribution lies below each quantile as often as it says."""
     draws = np.random.default_rng(0).normal(2.0, 0.2 / Z[I95], 4000)

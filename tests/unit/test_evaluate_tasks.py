@@ -116,7 +116,7 @@ def test_one_model_has_one_name_over_publications(tmp_path: Path) -> None:
 def test_another_gpu_type_is_asked_with_and_without_a_probe_there(measured: Measurements) -> None:
     found = all_cases(measured, "B1")
     assert {case.question.job for case in found} == {
-        f"drawn/{model}/data/{here}->{there}"
+        f"drawn/{model}/{here}->{there}"
         for model in ("net", "other")
         for here, there in (("T4", "V100"), ("V100", "T4"))
     }
