@@ -230,17 +230,16 @@ class Belief:
             return (found - y) / sigma, J @ self.root / sigma[:, None]
 
         here, (left, slope), damping = start, at(start), 1e-2
-        cost, (squares, axes) = float(left @ left + here @ here), _principal(slope)
+        cost, told = float(left @ left + here @ here), _products(slope)
         for _ in range(_STEPS):
-            gradient = slope.T @ left + here
-            along = axes @ (squares / (1 + damping + squares) * (axes.T @ gradient))
-            trial = here - np.clip((gradient - along) / (1 + damping), -_LARGEST, _LARGEST)
+            step = _damped(slope, told, slope.T @ left + here, 1 + damping)
+            trial = here - np.clip(step, -_LARGEST, _LARGEST)
             new_left, new_slope = at(trial)
             gain = cost - float(new_left @ new_left + trial @ trial)
             damping = float(np.clip(damping / 5 if gain > 0 else damping * 4, 1e-9, 1e9))
             if gain > 0:
                 here, left, slope, cost = trial, new_left, new_slope, cost - gain
-                squares, axes = _principal(slope)
+                told = _products(slope)
             if abs(gain) < 1e-5 * (1 + cost) and (gain > 0 or damping > 1e3):
                 break
         return here, slope
@@ -312,6 +311,21 @@ def _with_slopes(theta: Array, c: Table, factor: Array) -> tuple[Array, Array, A
         moved[i] += _STEP
         slopes[:, i] = np.log((llm_law.parts(moved, c) * factor).sum(axis=0) / total) / _STEP
     return found / total, total, slopes
+
+
+def _products(slope: Array) -> Array:
+    """Products of what rows tell, of rows or of unknowns, whichever are fewer."""
+    product: Array = slope @ slope.T if len(slope) < slope.shape[1] else slope.T @ slope
+    return product
+
+
+def _damped(slope: Array, products: Array, gradient: Array, damping: float) -> Array:
+    """(damping + slope^T slope)^-1 gradient, by the smaller of two equal systems (Woodbury)."""
+    damped = products + damping * np.eye(len(products))
+    if len(slope) < slope.shape[1]:
+        across = slope.T @ np.linalg.solve(damped, slope @ gradient)
+        return np.asarray((gradient - across) / damping)
+    return np.asarray(np.linalg.solve(damped, gradient))
 
 
 def _principal(slope: Array) -> tuple[Array, Array]:
