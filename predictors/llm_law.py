@@ -80,7 +80,7 @@ PRIOR: dict[str, tuple[float, float]] = {
     "per_parameter": (32.0, 0.3),  # bytes to and from memory in the optimizer
     "gradient_gb_per_s": (150.0, 0.5),  # all-reduce of gradients within a node
     "gradient_s": (0.1e-3, 1.0),  # starting it
-    "network": (0.7, 0.35),  # share of a node's network that all-reduces between nodes reach
+    "network": (0.7, 0.5),  # share of a node's network that all-reduces between nodes reach
     "fixed_s": (0.2e-3, 1.0),
     "full": (1.0, 0.7),  # memory needed against that of the estimate of `recomputing`
 }
