@@ -245,34 +245,6 @@ def test_the_same_rows_give_the_same_answers(learned: tuple[LlmRegressor, Rows])
 
 # ---- the bundled prior ---------------------------------------------------------------------
 
-PUBLISHED = (
-    # hidden, heads, layers, tp, pp, GPUs, batch, achieved 1e12 operations/s of a GPU
-    (2304, 24, 24, 1, 1, 32, 512, 137),
-    (3072, 32, 30, 2, 1, 64, 512, 138),
-    (4096, 32, 36, 4, 1, 128, 512, 142),
-    (6144, 48, 40, 8, 1, 256, 1024, 135),
-    (8192, 64, 48, 8, 2, 512, 1536, 138),
-    (10240, 80, 60, 8, 4, 1024, 1792, 140),
-    (12288, 96, 80, 8, 8, 1536, 2304, 148),
-    (16384, 128, 96, 8, 16, 1920, 2160, 155),
-    (20480, 128, 105, 8, 35, 2520, 2520, 163),
-    (25600, 160, 128, 8, 64, 3072, 3072, 163),
-)
-"""Narayanan et al. 2021, table 1: A100, eight a node, 200 GB/s between nodes."""
-
-
-def test_published_runs_of_up_to_3072_gpus_lie_inside() -> None:
-    model, inside = bundled(network_gb_per_s=200.0), 0
-    for hidden, heads, layers, tp, pp, gpus, batch, achieved in PUBLISHED:
-        flops = 96 * batch * 2048 * layers * hidden**2
-        flops *= 1 + 2048 / (6 * hidden) + llm_law.VOCABULARY / (16 * layers * hidden)
-        published_s = flops / gpus / (achieved * 1e12)
-        row = (gpus, gpus / 8, batch, 1, hidden, heads, layers, 2048, tp, gpus / tp / pp, pp)
-        c = {name: np.asarray([float(v)]) for name, v in zip(COLUMNS, row, strict=True)}
-        q = model.predict_distribution(c)[0]
-        inside += bool(q[I05] <= published_s <= q[I95])
-    assert inside >= 9
-
 
 def test_it_loads_and_answers_without_heavy_libraries() -> None:
     code = (
