@@ -135,7 +135,7 @@ def test_activations_are_recomputed_where_they_do_not_fit() -> None:
         return float(llm_law.recomputing(c, 1.0)[0])
 
     assert probability(one(tp=8, dp=8)) < 0.3
-    assert probability(one(tp=8, dp=8, hidden_size=8192, num_layers=48)) > 0.7
+    assert probability(one(tp=8, dp=8, hidden_size=8192, num_layers=48)) > 0.6
     assert probability(one(tp=8, dp=1, hidden_size=8192, num_layers=48)) == 0  # one node
 
 
