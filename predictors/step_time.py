@@ -357,7 +357,7 @@ class StepTimeRegressor(Estimator):
         self._check_fitted()
         params = {k: v for k, v in self.get_params().items() if k not in ("prior", "residual")}
         return {
-            "kind": "step_time/2",
+            "kind": "step_time/3",
             "params": params,
             "prior": self.prior.to_json() if self.prior else None,
             "residual": self.residual.to_json() if self.residual else None,
@@ -380,7 +380,7 @@ class StepTimeRegressor(Estimator):
         Raises:
             ValueError: Not such a document.
         """
-        if data.get("kind") != "step_time/2":
+        if data.get("kind") != "step_time/3":
             raise ValueError(f"not a step-time model: kind is {data.get('kind')!r}")
         prior, learned = data["prior"], data["residual"]
         model = cls(
