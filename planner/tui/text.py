@@ -163,6 +163,12 @@ def layout_mark(knobs: Knobs) -> str:
     return "".join(f"{letter}{count}" for letter, count in parts if count > 1)
 
 
+def short_resources(resources: ResourceConfig, knobs: Knobs) -> str:
+    """`2 x cpu`; of workers that share replicas `4 x t2p2`, where there is no room for more."""
+    mark = layout_mark(knobs)
+    return f"{resources.workers} x {mark}" if mark else resources_text(resources)
+
+
 def place_text(resources: ResourceConfig) -> str:
     """Where it is: `local cpu`, `aws us-east-1b`."""
     return f"{resources.runner} {resources.zone or resources.region or resources.pool}"

@@ -421,3 +421,16 @@ async def test_history_filters_sorts_and_shows_calibration(stage: Stage) -> None
         text = stage.screen_text()
         assert "r-7f3k" in text
         assert "test accuracy 0.972" in text  # the end of its log, not the beginning
+
+
+@pytest.mark.parametrize(("size", "told"), [(NARROW, "4 x t2p2"), (WIDE, "4 x cpu   t2p2")])
+async def test_options_say_how_replicas_are_spread(size: tuple[int, int], told: str) -> None:
+    services = FakeServices()
+    first, *others = services.result.options
+    knobs = replace(first.knobs, tensor_parallel=2, pipeline_parallel=2)
+    spread = replace(first, knobs=knobs, resources=replace(first.resources, workers_per_node=4))
+    services.result = replace(services.result, options=(spread, *others))
+    stage = Stage(services)
+    async with stage.running(size) as pilot:
+        await press(pilot, "e", "3")
+        assert told in stage.screen_text()

@@ -26,6 +26,7 @@ from planner.tui.text import (
     place_text,
     resources_text,
     row,
+    short_resources,
     wrap,
 )
 from planner.tui.widgets.bars import progress
@@ -68,7 +69,7 @@ def probe_cells(probe: ProbeRow) -> Cells:
     resources, knobs = probe.resources, probe.knobs
     return (
         str(probe.index),
-        resources_text(resources) if resources else "-",
+        short_resources(resources, knobs) if resources and knobs else "-",
         place_text(resources) if resources else "-",
         batch_text(knobs) if knobs else "-",
         Content.styled(word, style),
@@ -277,7 +278,7 @@ def running_lines(probe: ProbeRow, width: int) -> Iterable[Content]:
 def ended_lines(probe: ProbeRow, width: int) -> Iterable[Content]:
     """What became of a probe."""
     word, style = _STATES[probe.state]
-    what = resources_text(probe.resources) if probe.resources else "-"
+    what = resources_text(probe.resources, probe.knobs) if probe.resources else "-"
     batch = batch_text(probe.knobs) if probe.knobs else "-"
     yield row((word, style), f"   {what}, batch {batch}")
     if probe.error:
@@ -320,6 +321,6 @@ def finding_lines(done: Sequence[ProbeRow]) -> Iterable[Content]:
 
 
 def _finding(label: str, probe: ProbeRow, text: str) -> Content:
-    what = resources_text(probe.resources) if probe.resources else "-"
+    what = resources_text(probe.resources, probe.knobs) if probe.resources else "-"
     batch = batch_text(probe.knobs) if probe.knobs else "-"
     return row((label.ljust(9), "$soft"), f"{what}, batch {batch}: ", (text, "bold"))

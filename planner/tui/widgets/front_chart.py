@@ -12,7 +12,7 @@ from textual.content import Content
 
 from planner.core.types import Goal, Option
 from planner.core.units import format_duration
-from planner.tui.text import layout_mark, resources_text, row, short_duration
+from planner.tui.text import row, short_duration, short_resources
 from planner.tui.widgets.bars import Scale, canvas_lines, interval
 from planner.tui.widgets.pane import Pane
 
@@ -52,8 +52,8 @@ def strip_lines(
         total = option.total_s
         chosen = option.id == pick
         style = "$good" if chosen else "$chart" if option.feasible else "$soft"
-        label = f"{'◆' if chosen else ' '}{option.rank:>2} {resources_text(option.resources)}"
-        label += f" {layout_mark(option.knobs)}"
+        what = short_resources(option.resources, option.knobs)
+        label = f"{'◆' if chosen else ' '}{option.rank:>2} {what}"
         bar = interval(scale, total.p05, total.p50, total.p95, limit=goal.deadline_s, style=style)
         cut = Content.styled(label, "bold" if chosen else "").truncate(
             LABEL_WIDTH - 1, ellipsis=True, pad=True

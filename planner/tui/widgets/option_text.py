@@ -21,6 +21,7 @@ from planner.tui.text import (
     rate,
     resources_text,
     short_duration,
+    short_resources,
     time_interval,
     time_of_day,
     wrap,
@@ -44,8 +45,9 @@ def columns(goal: Goal, options: Sequence[Option] = ()) -> tuple[Column, ...]:
     return (
         Column(key="#", label="#", width=2, align="right"),
         Column(key="front", label=" ", width=1),
-        Column(key="option", label="option", width=8, width_wide=9),
-        Column(key="replica", label="rep.", width=4, hidden=not replicas),
+        Column(key="option", label="option", width=8, wide=False),
+        Column(key="option_wide", label="option", width=9, wide=True),
+        Column(key="replica", label="rep.", width=4, wide=True, hidden=not replicas),
         Column(key="where", label="where", width=10, wide=True),
         Column(key="batch", label="batch", width=5, align="right"),
         Column(key="price", label="$/h", width=7, align="right", wide=True),
@@ -75,6 +77,7 @@ def cells(option: Option, estimate: EstimateResult) -> Cells:
     return (
         cell(str(option.rank)),
         Content.styled(*mark),
+        cell(short_resources(option.resources, option.knobs), "bold" if picked else ""),
         cell(resources_text(option.resources), "bold" if picked else ""),
         cell(layout_mark(option.knobs)),
         cell(place_text(option.resources)),
