@@ -67,7 +67,8 @@ class _Machine:
             return "probe"
         step = self.runs.step_
         if isinstance(step, LanguageSteps):
-            return step.evidence(knobs.tensor_parallel, knobs.pipeline_parallel)
+            spread = (knobs.tensor_parallel, knobs.pipeline_parallel)
+            return step.evidence(*spread, nodes=resources.nodes)
         return "transfer"
 
 

@@ -120,7 +120,10 @@ class LanguageSteps:
         return result
 
     def terms(self, X: Any) -> step_law.Terms:
-        """Parts of a step under the most probable fit, arrays of shape (n,)."""
+        """Parts of a step under the most probable fit, arrays of shape (n,).
+
+        Of the law of language models without what it misses: shares and ratios are what counts.
+        """
         found = {name: np.zeros(len(X["workers"])) for name in step_law.Terms.__slots__}
         here, near, far = self._split(X)
         if near:
@@ -128,8 +131,7 @@ class LanguageSteps:
             for name, column in found.items():
                 column[here] = getattr(plain, name)
         if far:
-            step = np.exp(self.llm_.log_moments(self._rows(far))[0])
-            waiting = step * self._waiting_share(far)
+            step, waiting = self._law(far)
             found["step"][~here], found["compute"][~here] = step, step - waiting
             found["sync"][~here] = found["exposed_sync"][~here] = waiting
         return step_law.Terms(**found)
@@ -156,18 +158,21 @@ class LanguageSteps:
         """Whether the law of steps was fitted to replicas that are spread so."""
         return (knobs.tensor_parallel, knobs.pipeline_parallel) == self.home_
 
-    def evidence(self, tensor: int, pipeline: int) -> Evidence:
+    def evidence(self, tensor: int, pipeline: int, nodes: int = 1) -> Evidence:
         """What a configuration that was not probed itself rests on, by how it is spread.
 
-        Other probes of the same way, or what was learned of other models on the same GPUs; else
-        the law alone, anchored at other ways.
+        Other probes of the same way, or what was learned of other models within a node of the same
+        GPUs; else the law alone, anchored at other ways.
         """
-        return "transfer" if (tensor, pipeline) in self._probed or self._learned else "prior"
+        learned = self._learned and nodes == 1
+        return "transfer" if (tensor, pipeline) in self._probed or learned else "prior"
 
     def _untried(self, X: Table) -> Array:
-        ways = zip(*(X[name] for name in LAYOUT), strict=True)
-        known = [self.evidence(int(t), int(p)) != "prior" for t, p in ways]
-        return np.where(known, 0.0, _UNTRIED_SIGMA)
+        """Additional standard deviation of ways that only the law tells of, shape (n,)."""
+        tried = np.full(len(X["workers"]), self._learned)
+        for tensor, pipeline in self._probed:
+            tried |= (X[LAYOUT[0]] == tensor) & (X[LAYOUT[1]] == pipeline)
+        return np.where(tried, 0.0, _UNTRIED_SIGMA)
 
     def _split(self, X: Table) -> tuple[Mask, dict[str, Array], dict[str, Array]]:
         """Which rows are at home, and the two parts of the table; empty where there are none."""
@@ -186,14 +191,13 @@ class LanguageSteps:
     def _rows(self, X: Table) -> dict[str, Any]:
         return language_rows(X, self.model, self.gpu)
 
-    def _waiting_share(self, X: Table) -> Array:
-        """Share of a step that the law says workers wait for each other in, shape (n,)."""
+    def _law(self, X: Table) -> tuple[Array, Array]:
+        """Steps by the law, and what workers wait for each other in them, s; each (n,)."""
         network = self.llm_.network_gb_per_s
         c, _ = llm_rows(self._rows(X), gpu=self.gpu, network_gb_per_s=network)
         parts = llm_law.parts(self.llm_.belief_.mean[: len(PARAMETERS)], c)
-        waiting = parts[[PARTS.index(part) for part in _BETWEEN]].sum(axis=0)
-        result: Array = waiting / parts.sum(axis=0)
-        return result
+        waiting = parts[[PARTS.index(part) for part in _BETWEEN]]
+        return parts.sum(axis=0), waiting.sum(axis=0)
 
 
 def _home(X: Table) -> tuple[float, float]:

@@ -266,7 +266,7 @@ class LlmRegressor(Estimator):
 
     def _strange(self, gpus: Sequence[str]) -> Array:
         """Standard deviation of the logarithm for each row's GPU type alone."""
-        known = {gpu: _OTHER_GPU if peak_of(gpu) else _UNKNOWN_GPU for gpu in gpus}
+        known = {gpu: _OTHER_GPU if peak_of(gpu) else _UNKNOWN_GPU for gpu in set(gpus)}
         return np.asarray([0.0 if gpu in self.gpus_ else known[gpu] for gpu in gpus])
 
     def evidence(self, X: Any) -> list[Evidence]:

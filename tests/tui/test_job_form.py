@@ -10,7 +10,7 @@ from support.recorded import JOB
 from support.tui import NARROW, WIDE, Stage, press, settle
 from textual.pilot import Pilot
 
-from planner.core.types import AdjustPolicy
+from planner.core.types import AdjustPolicy, LanguageModel
 from planner.services.api import EstimateRequest
 
 pytestmark = pytest.mark.asyncio
@@ -153,3 +153,10 @@ async def test_without_a_job_the_form_says_how_to_make_one() -> None:
         assert "planner init --" in stage.screen_text()
         await press(pilot, "enter", "e")
         assert stage.tab == "job"
+
+
+async def test_a_language_model_is_told_with_the_ways_to_spread_it() -> None:
+    model = LanguageModel(hidden=64, layers=2, heads=4, sequence=128, vocabulary=256)
+    stage = Stage(FakeServices(), job=replace(JOB, model=model, tensor_parallel=(1, 2)))
+    async with stage.running(WIDE):
+        assert "2 layers of 64, 128 tokens  tensor 1|2" in stage.screen_text()

@@ -146,6 +146,13 @@ def test_on_gpus_of_the_fitted_type_the_law_of_language_models_tells_all_steps()
     assert [p.evidence for p in found] == ["probe", "transfer", "transfer", "probe", "transfer"]
 
 
+def test_across_nodes_nothing_was_fitted() -> None:
+    shape, knobs = configuration(8, 4, gpu="A100")
+    two = (replace(shape, nodes=2), replace(knobs, tensor_parallel=8, global_batch=8))
+    predictor = job_predictor(model=MODEL).fit([probe((shape, knobs), 0.5)])
+    assert [p.evidence for p in predictor.predict([two], WORK)] == ["prior"]
+
+
 def test_joint_draws_are_as_wide_as_the_intervals() -> None:
     asked = [configuration(2, 8), configuration(2, 16, tensor=2)]
     predictor = job_predictor(model=TINY).fit(cpu_probes())

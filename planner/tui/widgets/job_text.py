@@ -9,7 +9,7 @@ from pathlib import Path
 
 from textual.content import Content
 
-from planner.core.types import EstimateResult, JobSpec, Place
+from planner.core.types import EstimateResult, JobSpec, LanguageModel, Place
 from planner.core.units import format_duration, format_money
 from planner.services.api import Check, ProbePlan, RunSummary
 from planner.tui.text import (
@@ -41,6 +41,8 @@ def job_lines(job: JobSpec, width: int) -> Iterable[Content]:
     sliced = f"{percent(probe.slice_fraction)} of the data" if job.data else "all of it"
     yield pair("slice", f"{sliced}, {probe.steps} steps")
     yield pair("work", *_work(job, value_width))
+    if job.model is not None:
+        yield pair("model", *_model(job, job.model))
     yield pair(
         "checkpoint",
         job.checkpoint_dir or "run's folder",
@@ -76,6 +78,18 @@ def _work(job: JobSpec, width: int) -> list[Part]:
     total = f"  {count(job.samples * job.epochs)} samples" if job.samples else ""
     fits = len(epochs + batch + total) <= width
     return [epochs + batch, (total if fits else "", "$soft")]
+
+
+def _model(job: JobSpec, model: LanguageModel) -> list[Part]:
+    """A language model's size, and how its replicas may be spread."""
+    ways = (("tensor", job.tensor_parallel), ("pipeline", job.pipeline_parallel))
+    spread = ", ".join(f"{name} {_either(counts)}" for name, counts in ways if counts != (1,))
+    size = f"{model.layers} layers of {model.hidden}, {count(model.sequence)} tokens"
+    return [size, (f"  {spread}" if spread else "", "$soft")]
+
+
+def _either(counts: Sequence[int]) -> str:
+    return "|".join(map(str, counts))
 
 
 def control_lines(job: JobSpec, width: int) -> Iterable[Content]:
