@@ -10,6 +10,7 @@ from planner.core.distribution import Evidence, Z
 from planner.core.types import Knobs, LanguageModel
 from predictors import features, llm_law, step_law
 from predictors.features import LAYOUT, Table, take, targets
+from predictors.gpus import type_of
 from predictors.language import language_rows, prior_regressor
 from predictors.llm import LlmRegressor
 from predictors.llm_law import PARAMETERS, PARTS
@@ -40,7 +41,7 @@ class LanguageSteps:
 
     Args:
         model: What the job trains.
-        gpu: GPU type of the machine; None for CPU slots.
+        gpu: Name of the machine's GPUs; None or `cpu` for CPU slots.
         plain: Not fitted; for the way at home.
 
     Attributes:
@@ -52,7 +53,7 @@ class LanguageSteps:
 
     def __init__(self, *, model: LanguageModel, gpu: str | None, plain: StepTimeRegressor) -> None:
         self.model = model
-        self.gpu = gpu or CPU_SLOT
+        self.gpu = type_of(gpu) if gpu and gpu != CPU_SLOT else CPU_SLOT
         self.plain = plain
 
     @property

@@ -50,6 +50,7 @@ def last_loss(text: str) -> float:
 def test_replicas_are_tried_both_ways_and_run_as_chosen(work: Work) -> None:
     estimate = work.json("estimate", "job.toml")
     assert {probe["state"] for probe in estimate["probes"]} == {"ok"}
+    assert {probe["knobs"]["global_batch"] for probe in estimate["probes"]} == {32}
     tried = {(p["knobs"]["tensor_parallel"], p["knobs"]["micro_batch"]) for p in estimate["probes"]}
     assert {(1, 16), (2, 32)} <= tried
     knobs = {option["id"]: option["knobs"] for option in estimate["options"]}

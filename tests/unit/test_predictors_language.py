@@ -146,6 +146,13 @@ def test_on_gpus_of_the_fitted_type_the_law_of_language_models_tells_all_steps()
     assert [p.evidence for p in found] == ["probe", "transfer", "transfer", "probe", "transfer"]
 
 
+@pytest.mark.parametrize("name", ["A100", "NVIDIA A100-SXM4-40GB"])
+def test_gpus_are_known_by_whatever_name_they_go(name: str) -> None:
+    here, other = (configuration(8, 4, tensor=t, gpu=name) for t in (1, 2))
+    (found,) = job_predictor(model=MODEL).fit([probe(here, 0.5)]).predict([other], WORK)
+    assert found.evidence == "transfer"
+
+
 def test_across_nodes_nothing_was_fitted() -> None:
     shape, knobs = configuration(8, 4, gpu="A100")
     two = (replace(shape, nodes=2), replace(knobs, tensor_parallel=8, global_batch=8))
