@@ -69,8 +69,8 @@ class Accumulation:
         if not accumulates:
             find_clipping()  # a change that accumulates should find it done
             if self.gathering.possible:
-                _precede(self._optimizer, "step", self.gathering.steps, self._undo)
-                _precede(self._optimizer, "zero_grad", self.gathering.clears, self._undo)
+                _wrap(self._optimizer, "step", self.gathering.before_step, self._undo)
+                _wrap(self._optimizer, "zero_grad", self.gathering.before_clear, self._undo)
         else:
             _intercept(self._optimizer, "step", self._step, self._undo)
             _intercept(self._optimizer, "zero_grad", self._zero_grad, self._undo)
@@ -80,7 +80,7 @@ class Accumulation:
             if hasattr(self._scaler, "update"):
                 _intercept(self._scaler, "update", self._scaler_update, self._undo)
         if hasattr(self._scaler, "step"):  # which leaves the optimizer's out on an overflow
-            _precede(self._scaler, "step", self.gathering.steps, self._undo)
+            _wrap(self._scaler, "step", self.gathering.before_step, self._undo)
         if self._scheduler is not None and (accumulates or freeze_scheduler or own_ticks):
             _subclass(self._scheduler, "step", self._scheduler_step, self._undo)
 
@@ -256,34 +256,26 @@ def _intercept(
     target: Any, name: str, handler: Callable[..., Any], undo: list[Callable[[], None]]
 ) -> None:
     """Send calls of `target.name` to `handler(real, ...)`, as a bound method like the real one."""
-    real = getattr(target, name)
 
-    def method(_self: Any, *args: Any, **kwargs: Any) -> Any:
-        return handler(real, *args, **kwargs)
+    def wrapped(real: Callable[..., Any]) -> Callable[..., Any]:
+        def method(_self: Any, *args: Any, **kwargs: Any) -> Any:
+            return handler(real, *args, **kwargs)
 
-    _replace(target, name, method, undo)
+        return method
+
+    _wrap(target, name, wrapped, undo)
 
 
-def _precede(
-    target: Any, name: str, before: Callable[[], None], undo: list[Callable[[], None]]
+def _wrap(
+    target: Any,
+    name: str,
+    wrapped: Callable[[Callable[..., Any]], Callable[..., Any]],
+    undo: list[Callable[[], None]],
 ) -> None:
-    """Call `before()` ahead of each call of `target.name`: at every step, so with nothing more."""
-    real = getattr(target, name)
-
-    def method(_self: Any, *args: Any, **kwargs: Any) -> Any:
-        before()
-        return real(*args, **kwargs)
-
-    _replace(target, name, method, undo)
-
-
-def _replace(
-    target: Any, name: str, method: Callable[..., Any], undo: list[Callable[[], None]]
-) -> None:
-    """Put `method` in the place of `target.name`, looking like it; `undo` puts that back."""
+    """Put `wrapped(real)` in the place of `target.name`, looking like it; `undo` puts that back."""
     own = vars(target).get(name)
     real = getattr(target, name)
-    functools.update_wrapper(method, getattr(real, "__func__", real))
+    method = functools.update_wrapper(wrapped(real), getattr(real, "__func__", real))
     vars(target)[name] = types.MethodType(method, target)
 
     def restore() -> None:

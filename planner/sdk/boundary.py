@@ -210,6 +210,7 @@ class CrewBoundary:
         self._planner = planner
         self._known: Order | None = None
         self._wished = False
+        self._plan = crew.plan
         self._generation = crew.generation
 
     def look(self, *, always: bool = False) -> Orders | None:
@@ -219,8 +220,10 @@ class CrewBoundary:
             Expelled: The others went on without this worker.
         """
         board = self._crew.board
-        if self._generation != self._crew.generation:
-            self._begin_generation()
+        if self._plan is not self._crew.plan:
+            self._plan = self._crew.plan
+            if self._generation != self._crew.generation:
+                self._begin_generation()
         if board.look:
             board.look = False
             if board.expelled:

@@ -46,6 +46,26 @@ class Gathering:
         if self._waiting is not None:
             self._compare(*self._waiting)
 
+    def before_step(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        """`real`, a step, with `steps` ahead of it: one call where two would be, at every step."""
+
+        def step(_self: Any, *args: Any, **kwargs: Any) -> Any:
+            self._stepped = True
+            if self._waiting is not None:
+                self._compare(*self._waiting)
+            return real(*args, **kwargs)
+
+        return step
+
+    def before_clear(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        """`real`, which clears gradients, with `clears` ahead of it."""
+
+        def clear(_self: Any, *args: Any, **kwargs: Any) -> Any:
+            self._waiting = None
+            return real(*args, **kwargs)
+
+        return clear
+
     def clears(self) -> None:
         """The script clears its gradients."""
         self._waiting = None

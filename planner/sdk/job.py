@@ -104,9 +104,10 @@ class TrainingJob(Job):
         """Show and keep these numbers; tensors of one element are read out later, off the loop."""
         if self._gear.workers.leads:
             at = self._gear.keeper.at
-            kept = {name: _kept(name, value) for name, value in values.items()}
+            for name, value in values.items():
+                values[name] = _kept(name, value)
             often = self._loop is not None and self._loop.in_batches
-            self._gear.stopwatch.note(kept, step=at.step, epoch=at.epoch, often=often)
+            self._gear.stopwatch.note(values, step=at.step, epoch=at.epoch, often=often)
 
     def gradients_ready(self) -> bool:
         """Whether this micro-batch completes a step; if so, gradients are the whole step's."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from planner.sdk import randomness
@@ -139,20 +139,30 @@ class Loop:
             self._stopwatch.batches_end(self._keeper.at)
 
     def _run_steps(self) -> Iterator[Any]:
-        at, watch = self._keeper.at, self._stopwatch
+        """Each micro-batch of each step. Everything in here is done while the device may wait."""
+        at, watch, feed = self._keeper.at, self._stopwatch, self._feed
         epoch, order, position = at.epoch, at.epoch, at.position
         watch.steps_begin()
         self._keeper.mark_epoch_start()
-        self._feed.open(order, position, again=self._probing)
+        feed.open(order, position, again=self._probing)
         self._keeper.restore_random(at_epoch_start=False)
-        while (step := self._feed.step(order, position)) is not None:
-            done = yield from self._run_step(step)
-            if done is None:
-                return
+        while (step := feed.step(order, position)) is not None:
+            wait_s, samples = 0.0, step.stop - step.start if feed.planned else 0
+            self._changes.step_begins(step.start, step.stop)
+            for micro in step.micros:
+                asked_s = time.perf_counter()
+                batch = feed.fetch()
+                wait_s += time.perf_counter() - asked_s
+                if batch is END:
+                    return
+                self._accumulation.begin(micro)
+                if not feed.planned:
+                    samples += (batch_samples(batch) or 0) * self._workers.count
+                yield batch
+                self._accumulation.end()
             if self._reduction.active and self._lost_a_worker(step):
                 position = self._keeper.at.position
             else:
-                samples, wait_s = done
                 position = step.stop
                 self._keeper.advance(position, samples)
                 watch.step_done(wait_s, self._keeper.at)
@@ -161,12 +171,13 @@ class Loop:
                     return
                 # After an epoch's last step the script still has its own work to do (evaluation):
                 # whoever resumed from there would be handed an epoch without a batch.
-                if self._feed.planned and self._feed.done(position):
+                if feed.planned and feed.done(position):
                     if not self._probing:
                         break
                     order, position = order + 1, 0
-                if not self._obey_between_batches():
+                if (orders := self._boundary.look()) is None:
                     continue
+                self._obey_between_batches(orders)
                 position = position if self._probing else self._keeper.at.position
             if self._keeper.at.epoch != epoch:
                 return  # the others are in the next epoch already
@@ -176,24 +187,6 @@ class Loop:
     @property
     def _probe_is_done(self) -> bool:
         return self._keeper.at.step >= (self._env.probe_steps or 0)
-
-    def _run_step(self, step: Step) -> Generator[Any, None, tuple[int, float] | None]:
-        """Each micro-batch of a step; its samples and the wait for them, None without a batch."""
-        wait_s = 0.0
-        samples = step.stop - step.start if self._feed.planned else 0
-        self._changes.step_begins(step.start, step.stop)
-        for micro in step.micros:
-            asked_s = time.perf_counter()
-            batch = self._feed.fetch()
-            wait_s += time.perf_counter() - asked_s
-            if batch is END:
-                return None
-            self._accumulation.begin(micro)
-            if not self._feed.planned:
-                samples += (batch_samples(batch) or 0) * self._workers.count
-            yield batch
-            self._accumulation.end()
-        return samples, wait_s
 
     def _lost_a_worker(self, step: Step) -> bool:
         """Whether the step did not count; then this worker has found the others again."""
@@ -240,21 +233,17 @@ class Loop:
         except GroupBroken:
             self._changes.recover()
 
-    def _obey_between_batches(self) -> bool:
-        """Do what was asked for, if another batch follows; whether anything was.
+    def _obey_between_batches(self, orders: Orders) -> None:
+        """Do what was asked for, if another batch follows.
 
         Without one the epoch is over, and the next boundary comes after the loop body's tail.
         """
-        orders = self._boundary.look()
-        if orders is None:
-            return False
         if isinstance(self._feed, PlannedFeed):
             self._obey(orders)
-            return True
+            return
         random = randomness.capture()  # the batch taken here is drawn again after a resume
         if not self._workers.highest([int(not self._feed.more())])[0]:
             self._obey(orders, random=random)
-        return True
 
     def _leave(self, reason: str, random: bytes | None) -> None:
         self._courier.say("stopping", at_once=True, reason=reason, step=self._keeper.at.step)

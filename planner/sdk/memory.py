@@ -103,7 +103,7 @@ def _descendants(pid: int) -> list[int]:
         tasks = f"/proc/{waiting.pop()}/task"
         try:
             for task in os.listdir(tasks):
-                with open(f"{tasks}/{task}/children", encoding="ascii") as children:
+                with open(f"{tasks}/{task}/children", "rb", buffering=0) as children:
                     pids = [int(word) for word in children.read().split()]
                 found += pids
                 waiting += pids

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.sdk.order import Micro, has_room, micro_batches, step_bounds
+from planner.sdk.order import Micro, has_room, micro_batches, over_from, step_bounds, step_end
 
 workers = st.integers(1, 9)
 sizes = st.integers(1, 300)
@@ -30,6 +30,14 @@ def test_steps_from_a_boundary_are_the_rest_of_the_same_steps(
     bounds = list(step_bounds(samples, batch, count))
     done = min(done, len(bounds) - 1)
     assert list(step_bounds(samples, batch, count, start=bounds[done][0])) == bounds[done:]
+
+
+@given(samples=st.integers(0, 400), batch=sizes, drop_last=st.booleans(), at=st.integers(0, 500))
+def test_an_epoch_is_over_where_no_step_begins(
+    samples: int, batch: int, drop_last: bool, at: int
+) -> None:
+    over = at >= over_from(samples, batch, drop_last=drop_last)
+    assert over == (step_end(samples, batch, 1, drop_last=drop_last, start=at) is None)
 
 
 @given(samples=st.integers(1, 2000), batch=sizes, count=workers)
