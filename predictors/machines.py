@@ -9,8 +9,8 @@ batch, how far the time is off a line in the batch, and image size. Jobs, and mo
 of their own, which one probe on the asked type tells. Part of it belongs to what does not grow with
 the batch (launches, small kernels) and fades, as that share of the time does, with larger batches.
 
-Jobs on the same ordered pair of types speak first. Where there are next to none, those of all
-pairs tell how ratios move with the batch, and data sheets the level, with a wide interval.
+Jobs on the same ordered pair of types speak first. Where there are next to none, data sheets tell
+the level, with a wide interval, and jobs of all pairs how a time off its line here shows there.
 """
 
 from __future__ import annotations
@@ -50,8 +50,6 @@ _SHARES = (0.4, 0.4)
 _SHARES_SD = 0.3
 _PAIR_SD = 0.6
 _UNKNOWN_SD = 1.0
-_COMMON = 0.4
-"""Share of the interpolation's variance that all pairs have in common."""
 _ROWS_TO_FIT = 30
 """Rows from which a pair fits scales, and speaks for itself alone."""
 _MOST_ROWS = 700
@@ -296,8 +294,8 @@ class MachineRegressor(Estimator):
         """Without noise, between rows of any pairs, shape (n, m)."""
         parts = np.exp(2 * self.log_sd_)[:, None, None] * self._parts(one, two)
         same = kriging.alike(one["pair"], two["pair"])
-        bend = 2 + FEATURES.index("bend")
-        common = _COMMON * (parts[0] + parts[1]) + parts[bend]
+        # An uneven curve here is uneven for any pair; which jobs gain most differs by pair.
+        common = parts[2 + FEATURES.index("bend")]
         own = parts[:-1].sum(axis=0) - common
         sheets = [
             np.nan_to_num(np.stack([t["log_peak_ratio"], t["log_bandwidth_ratio"]], axis=1))

@@ -14,10 +14,14 @@ growth that benchmarks share lets an unknown benchmark have a sensible one, with
 what is small in GPU-time is the first to stop scaling. The smallest system of a family tells its
 level; the first measured systems of another family tell nothing but growth.
 
-That process follows how systems of the known rounds grew, closely, and errs most on faster or much
-larger ones. Amdahl's law with a serial share for each benchmark (Amdahl 1967) knows less and errs
-elsewhere, so that a weighted mean of their logarithms (`_AMDAHL`) errs less than either. Where they
-disagree the interval is wider, as that of a mixture is.
+That process follows closely how systems of the known rounds grew, and errs most on faster or much
+larger ones. A law of one number for each benchmark errs elsewhere,
+
+    GPU-time / that of the smallest system = 1 + share (ratio^0.7 - 1),   ratio of GPUs,
+
+which is Amdahl's (1967, exponent 1) bent, as what does not divide shrinks a little where more GPUs
+share it. A weighted mean of both logarithms errs less than either; where they disagree the interval
+is wider, as that of a mixture is.
 """
 
 from __future__ import annotations
@@ -74,9 +78,12 @@ _USUAL_GPUS_LOG2 = 4.0
 _USUAL_SIZE = 10.0
 """Logarithm of the GPU-time in s that most runs need on their smallest system."""
 _MOST_ROWS_TO_FIT = 260
-_AMDAHL = 1 / 3
-"""Weight of Amdahl's law beside the process."""
-_SERIAL_SHARES = np.concatenate([[0.0], np.geomspace(1e-4, 1.0, 200)])
+_LAW_WEIGHT = 0.6
+"""Of the law beside the process."""
+_EXPONENT = 0.7
+_SHARES = np.concatenate([[0.0], np.geomspace(1e-3, 2.0, 200)])
+_POOLED_SYSTEMS = 1.0
+"""All benchmarks count as much as so many systems of the benchmark itself."""
 
 
 class ScaleOutRegressor(Estimator):
@@ -109,7 +116,7 @@ class ScaleOutRegressor(Estimator):
         self.y_: Array = np.log(targets(y, n, unit="s") * table["gpus"])
         self.table_: dict[str, Any] = table
         self._describe_groups()
-        self.serial_: dict[str, float] = self._serial_shares()
+        self.shares_: dict[str, float] = self._fit_shares()
         self.level_ = float(np.mean(self.y_))
         self.log_sd_: Array = np.log(list(GUESS.values()))
         self.noise_: Array = np.ones(n)
@@ -170,8 +177,11 @@ class ScaleOutRegressor(Estimator):
             if len(large):
                 error, covariance = self._posterior.left_out(large)
                 variance = np.diag(covariance) - noise * (self.noise_[large] - 1)
-                mean, variance = self._with_amdahl(
-                    take(self.table_, large), self.y_[large] - error, variance
+                mean, variance = self._with_law(
+                    take(self.table_, large),
+                    self.y_[large] - error,
+                    variance,
+                    self._fit_shares(left_out=family),
                 )
                 scores.append(np.abs(self.y_[large] - mean) / np.sqrt(np.maximum(variance, 1e-8)))
         return kriging.widening(scores, groups=len(scores))
@@ -201,42 +211,52 @@ class ScaleOutRegressor(Estimator):
             len(table["gpus"])
         )
         mean, covariance = self._posterior.at(self._covariance(table, self.table_), own)
-        both, variance = self._with_amdahl(table, mean + self.level_, np.diag(covariance))
+        both, variance = self._with_law(
+            table, mean + self.level_, np.diag(covariance), self.shares_
+        )
         return both - np.log(table["gpus"]), np.sqrt(np.maximum(variance, 1e-8)) * self.widening_
 
-    # ---- Amdahl's law
+    # ---- the law
 
-    def _serial_shares(self) -> dict[str, float]:
-        """The serial share that fits each benchmark's larger systems best, and all ("")."""
+    def _fit_shares(self, left_out: str = "") -> dict[str, float]:
+        """The share that fits each benchmark's larger systems best, and that of all ("").
+
+        Args:
+            left_out: A family that is not looked at.
+        """
         table = self.table_
-        times = np.asarray([self.least_[f] for f in table["family"]])
-        larger = table["gpus"] > times
-        ratio = (table["gpus"] / times)[larger]
+        least = np.asarray([self.least_[f] for f in table["family"]])
+        larger = (table["gpus"] > least) & (table["family"] != left_out)
+        if not np.any(larger):
+            return {}
+        ratio = (table["gpus"] / least)[larger]
         growth = (self.y_ - np.asarray([self.size_[f] for f in table["family"]]))[larger]
-        errors = np.abs(np.log(_grown(_SERIAL_SHARES[:, None], ratio)) - growth)
-        of = table["benchmark"][larger]
-        groups = {str(name): of == name for name in sorted(set(of))}
-        if len(of):
-            groups[""] = np.ones(len(of), bool)
-        return {
-            name: float(_SERIAL_SHARES[int(np.argmin(errors[:, rows].mean(axis=1)))])
-            for name, rows in groups.items()
-        }
+        errors = np.abs(np.log(_grown(_SHARES[:, None], ratio)) - growth)
+        pooled = _POOLED_SYSTEMS * errors.mean(axis=1)
+        benchmarks = table["benchmark"][larger]
+        shares = {"": float(_SHARES[int(np.argmin(pooled))])}
+        for name in sorted(set(benchmarks)):
+            own = errors[:, benchmarks == name].sum(axis=1)
+            shares[str(name)] = float(_SHARES[int(np.argmin(own + pooled))])
+        return shares
 
-    def _with_amdahl(
-        self, table: Mapping[str, Any], mean: Array, variance: Array
+    def _with_law(
+        self,
+        table: Mapping[str, Any],
+        mean: Array,
+        variance: Array,
+        shares: Mapping[str, float],
     ) -> tuple[Array, Array]:
-        """Mean and variance of log GPU-time, averaged with Amdahl's law where a family is known."""
+        """Mean and variance of log GPU-time, averaged with the law where a family is known."""
         law = mean.copy()
-        for i, (family, benchmark) in enumerate(
-            zip(table["family"], table["benchmark"], strict=True)
-        ):
-            share = self.serial_.get(benchmark, self.serial_.get(""))
+        labels = zip(table["family"], table["benchmark"], table["gpus"], strict=True)
+        for i, (family, benchmark, gpus) in enumerate(labels):
+            share = shares.get(benchmark, shares.get(""))
             if family in self.size_ and share is not None:
-                ratio = table["gpus"][i] / self.least_[family]
-                law[i] = self.size_[family] + np.log(_grown(share, ratio))
+                growth = _grown(share, max(gpus / self.least_[family], 1.0))
+                law[i] = self.size_[family] + np.log(growth)
         away = law - mean
-        return mean + _AMDAHL * away, variance + _AMDAHL * (1 - _AMDAHL) * away**2
+        return mean + _LAW_WEIGHT * away, variance + _LAW_WEIGHT * (1 - _LAW_WEIGHT) * away**2
 
     # ---- the covariance
 
@@ -312,9 +332,9 @@ class ScaleOutRegressor(Estimator):
         }
 
 
-def _grown(serial_share: Any, ratio: Any) -> Any:
-    """GPU-time of a system of `ratio` times as many GPUs over that of the smallest one."""
-    return serial_share * ratio + 1 - serial_share
+def _grown(share: Any, ratio: Any) -> Any:
+    """GPU-time with `ratio` times as many GPUs, over that of the smallest system."""
+    return 1 + share * (ratio**_EXPONENT - 1)
 
 
 def rows(columns: Mapping[str, Any], *, benchmark: Any, gpu: Any, family: Any) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def test_an_unknown_benchmark_has_a_sensible_time_and_a_wider_interval() -> None
     assert np.all(other[:, 10] > 1.5e3 * 8 / GPUS[1:] / 2)
 
 
-def test_growth_beyond_all_known_sizes_is_moderated_by_a_serial_share() -> None:
+def test_growth_beyond_all_known_sizes_stays_near_amdahls() -> None:
     """Systems of 2 to 8 times as many GPUs lose 1 % of a run each; 512 times as many are asked."""
     sizes = np.asarray([8.0, 16.0, 64.0])
     X = scale_out.joined([family(f"f{i}", gpus=sizes) for i in range(6)])
