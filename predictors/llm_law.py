@@ -17,9 +17,9 @@ M = global batch / (dp b) micro-batches of each of dp replicas::
 Sources: FLOPs, all-reduces, the order tp-dp-pp over nodes and 1F1B's (pp - 1) / M from Narayanan et
 al. (SC 2021, sections 2.2, 3.2 and 5.1, equation 3 without recomputation); activations per layer,
 and what recomputation frees, from Korthikanti et al. (MLSys 2023, equations 1 and 2); a ring's
-2 (n - 1) / n bytes from Patarasuk and Yuan (2009). The last stage holds the head, and is the one
-that others wait for. `launch` is what the processor needs to start a layer's kernels: computing
-takes the larger of the two, rounded where they are alike.
+2 (n - 1) / n bytes in 2 (n - 1) steps from Patarasuk and Yuan (2009). The last stage holds the
+head, and is the one that others wait for. `launch` is what the processor needs to start a layer's
+kernels: computing takes the larger of the two, rounded where they are alike.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ PRIOR: dict[str, tuple[float, float]] = {
     "moved": (4.0, 0.5),  # bytes to and from memory for each byte of activations
     "launch_s": (2e-3, 0.7),  # kernels of a layer, forward and backward
     "local_gb_per_s": (150.0, 0.5),  # all-reduce within a node, per GPU, 1e9 bytes/s
-    "round_s": (30e-6, 0.8),  # an all-reduce of nothing, for each doubling of GPUs
+    "round_s": (30e-6, 0.8),  # an all-reduce of nothing, for each step around the ring and back
     "head_share": (0.8, 0.4),  # efficiency of the head's matrix against a layer's
     "head_alone": (2.0, 0.6),  # times it takes on one GPU, against its share on several
     "per_logit": (40.0, 0.5),  # bytes to and from memory for each logit
@@ -203,7 +203,7 @@ def _tensor(p: Mapping[str, float], c: Table, node: Array) -> Array:
     """An all-reduce of activations; across nodes the GPUs of each share one way out."""
     tp, local = c["tp"], 1e9 * p["local_gb_per_s"]
     size = 2 * (1 - 1 / tp) * message_bytes(c)
-    time: Array = p["round_s"] * np.log2(tp) + np.where(
+    time: Array = p["round_s"] * (tp - 1) + np.where(
         tp > gpus_per_node(c), size / node, size / local
     )
     return time

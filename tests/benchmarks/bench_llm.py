@@ -96,9 +96,6 @@ def hold_outs(c: Table) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         for value in np.unique(c[column]):
             out = c[column] == value
             yield f"{column} {value:g}", out, ~out
-    for tp, pp in sorted(set(zip(c["tp"].tolist(), c["pp"].tolist(), strict=True))):
-        out = (c["tp"] == tp) & (c["pp"] == pp)
-        yield f"tp {tp:g}, pp {pp:g}", out, ~out
     weights = parameters(c)
     largest = weights == weights.max()
     yield "largest model", largest, ~largest
@@ -112,6 +109,9 @@ def hold_outs(c: Table) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
             yield f"hidden_size {value:g} and largest {name}", both, ~wide & ~most[name]
     for name in ("num_gpus", "tp"):
         yield f"largest model and {name}", largest & most[name], ~largest & ~most[name]
+    for tp, pp in sorted(set(zip(c["tp"].tolist(), c["pp"].tolist(), strict=True))):
+        out = (c["tp"] == tp) & (c["pp"] == pp)
+        yield f"tp {tp:g}, pp {pp:g}", out, ~out
 
 
 if __name__ == "__main__":
