@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from planner.core.distribution import I50, Distribution, Evidence
+from planner.core.job import LanguageModel
 from planner.core.prediction import Bottleneck, Prediction
-from planner.core.types import (
-    Knobs,
-    LanguageModel,
-    ModelCard,
-    Offer,
-    ProbeResult,
-    ResourceConfig,
-    WorkLoad,
-)
+from planner.core.types import Knobs, ModelCard, Offer, ProbeResult, ResourceConfig, WorkLoad
 from predictors import features
 from predictors.base import Bill
 from predictors.conformal import Calibration, calibrate

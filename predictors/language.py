@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from planner.core.types import LanguageModel
+from planner.core.job import LanguageModel
 from predictors.features import Table
 from predictors.llm import LlmRegressor, bundled
 from predictors.llm_belief import Belief

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from planner.core.distribution import LEVELS, Evidence
+from planner.core.job import LanguageModel
 from planner.core.prediction import MemoryParts
-from planner.core.types import Knobs, LanguageModel, ProbeResult
+from planner.core.types import Knobs, ProbeResult
 from predictors import features
 from predictors.job_memory import Config, JobMemory, WorkerMemory, rows_of
 from predictors.language import stage_parameters

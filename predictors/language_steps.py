@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from planner.core.distribution import Evidence, Z
-from planner.core.types import Knobs, LanguageModel
+from planner.core.job import LanguageModel
+from planner.core.types import Knobs
 from predictors import features, llm_law, step_law
 from predictors.features import LAYOUT, Table, take, targets
 from predictors.gpus import type_of

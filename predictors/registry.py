@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from planner.core.distribution import Distribution
-    from planner.core.types import LanguageModel, ProbeResult
+    from planner.core.job import LanguageModel
+    from planner.core.types import ProbeResult
     from predictors.base import Bill, JobPredictor
 
 

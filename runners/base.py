@@ -17,7 +17,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from planner.core.types import Offer, Place, ResourceConfig
+from planner.core.job import Place
+from planner.core.types import Offer, ResourceConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

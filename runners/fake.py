@@ -14,7 +14,8 @@ from pathlib import Path
 from planner.core.clock import Clock, SystemClock
 from planner.core.distribution import Distribution
 from planner.core.errors import RunnerError
-from planner.core.types import Offer, Place, PriceQuote, ResourceConfig
+from planner.core.job import Place
+from planner.core.types import Offer, PriceQuote, ResourceConfig
 from runners import fakecrew
 from runners.base import (
     Capabilities,

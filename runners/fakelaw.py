@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from planner.core.errors import ConfigError
-from planner.core.types import Setting
+from planner.core.job import Setting
 
 FaultKind = Literal["crash", "oom", "hang", "slow", "lost", "no_start", "never_ready", "join_crash"]
 STEP_FAULTS = ("crash", "oom", "hang", "slow", "lost")

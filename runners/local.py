@@ -16,8 +16,9 @@ import psutil
 
 from planner.core.clock import Clock, SystemClock
 from planner.core.errors import CleanupError, RunnerError
+from planner.core.job import Place
 from planner.core.redact import redact
-from planner.core.types import Offer, Place
+from planner.core.types import Offer
 from runners import localplace
 from runners.base import (
     Capabilities,

@@ -11,7 +11,8 @@ from typing import Literal, get_args
 
 from planner.core.distribution import Distribution
 from planner.core.errors import ConfigError, RunnerError
-from planner.core.types import Offer, Place, PriceQuote, ResourceConfig
+from planner.core.job import Place
+from planner.core.types import Offer, PriceQuote, ResourceConfig
 from runners.machine import memory_bytes, usable_cores
 from runners.metrics import Gpu, Nvml, visible
 

@@ -10,7 +10,7 @@ from typing import cast, get_args
 
 from planner.cli.invocation import Invocation
 from planner.core.errors import UsageError
-from planner.core.types import Goal, JobSpec, Place, Prefer
+from planner.core.job import Goal, JobSpec, Place, Prefer
 from planner.core.units import parse_deadline, parse_duration_s, parse_money_usd
 from planner.services.api import EstimateRequest
 

@@ -9,7 +9,8 @@ from datetime import datetime
 from planner.cli.render import bold, terminal_width
 from planner.cli.tables import money_range, table, time_range
 from planner.core import explain
-from planner.core.types import EstimateResult, Goal, Option
+from planner.core.job import Goal
+from planner.core.types import EstimateResult, Option
 from planner.core.units import format_chance, format_duration, format_money
 
 

@@ -24,8 +24,7 @@ from planner.config.jobmodel import (
 from planner.config.tomlfile import KeyPath, TomlFile, nearest, read_toml
 from planner.config.validation import validate
 from planner.core.errors import ConfigError
-from planner.core.redact import redact
-from planner.core.types import (
+from planner.core.job import (
     AdjustPolicy,
     Goal,
     JobSpec,
@@ -34,6 +33,7 @@ from planner.core.types import (
     ProbeSettings,
     Setting,
 )
+from planner.core.redact import redact
 
 ValueT = TypeVar("ValueT")
 

@@ -18,7 +18,7 @@ from pydantic import (
 from planner.config.settingsmodel import SettingsTable
 from planner.config.tomlfile import nearest
 from planner.config.validation import Table, unit, wrong
-from planner.core.types import AdjustPolicy, Precision, Prefer, ProbeSettings
+from planner.core.job import AdjustPolicy, Precision, Prefer, ProbeSettings
 from planner.core.units import (
     deadline_from_time,
     parse_deadline,

@@ -19,8 +19,9 @@ from planner.core.adjust import (
     with_batches,
 )
 from planner.core.errors import UsageError
+from planner.core.job import AdjustPolicy
 from planner.core.replicas import misfit
-from planner.core.types import AdjustPolicy, Offer, Option, ResourceConfig
+from planner.core.types import Offer, Option, ResourceConfig
 
 _LOADERS, _LOADERS_PER_CPU = 16, 4
 """Loader processes of a worker: so many always, and so many for each processor it has."""

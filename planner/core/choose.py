@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from planner.core.distribution import Array
-    from planner.core.types import Goal, Prefer
+    from planner.core.job import Goal, Prefer
 
     Mask = NDArray[np.bool_]
     Indices = NDArray[np.intp]

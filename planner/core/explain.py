@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from planner.core.choose import MAX_P_OOM, Terms
+from planner.core.job import Prefer
 from planner.core.prediction import Bottleneck
 from planner.core.recommendation import Flip, Recommendation
 from planner.core.replicas import layout_text
-from planner.core.types import EstimateResult, Option, Prefer, Reason
+from planner.core.types import EstimateResult, Option, Reason
 from planner.core.units import format_bytes, format_chance, format_duration, format_money
 
 _BEST: dict[Prefer, str] = {

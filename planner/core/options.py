@@ -22,16 +22,15 @@ from planner.core.choose import (
     terms_of,
 )
 from planner.core.distribution import Distribution
+from planner.core.job import Goal, Prefer
 from planner.core.prediction import Interval, Prediction
 from planner.core.recommendation import Flip, Recommendation
 from planner.core.replicas import identity
 from planner.core.types import (
     EstimateResult,
-    Goal,
     Knobs,
     Offer,
     Option,
-    Prefer,
     Reason,
     ResourceConfig,
     WorkLoad,

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from planner.core.types import Goal, JobSpec, Option, WorkLoad
+from planner.core.job import Goal, JobSpec
+from planner.core.types import Option, WorkLoad
 
 ControllerMode = Literal["off", "suggest", "guarded", "auto"]
 

@@ -9,7 +9,8 @@ from statistics import median
 from typing import Any
 
 from planner.core.events import Event, EventType
-from planner.core.types import Goal, ProbeResult
+from planner.core.job import Goal
+from planner.core.types import ProbeResult
 from planner.demo.recording import RecordedRun
 from planner.store.codec import datetime_text, parse_datetime
 

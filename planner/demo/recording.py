@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from planner.core.events import Event
+from planner.core.job import JobSpec
 from planner.core.plan import Plan
-from planner.core.types import EstimateResult, JobSpec
+from planner.core.types import EstimateResult
 from planner.services.api import Check
 from planner.store.codec import from_json, to_json
 

@@ -16,8 +16,9 @@ from planner.core.adjust import Adjustment, Expectation, InForce, Wish
 from planner.core.consent import Rest, rest
 from planner.core.distribution import Distribution
 from planner.core.events import Event, EventSink
+from planner.core.job import Goal, JobSpec
 from planner.core.plan import ControllerMode, Decision, Plan
-from planner.core.types import EstimateResult, Goal, JobSpec, ProbeResult, ResourceConfig, RunState
+from planner.core.types import EstimateResult, ProbeResult, ResourceConfig, RunState
 from runners.base import Leftover
 
 CheckState = Literal["ok", "warn", "fail", "skip"]

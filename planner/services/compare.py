@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from planner.core.errors import NotFoundError, UsageError
+from planner.core.job import JobSpec
 from planner.core.plan import Plan
-from planner.core.types import EstimateResult, JobSpec, Option, RunState, WorkLoad
+from planner.core.types import EstimateResult, Option, RunState, WorkLoad
 from planner.services.api import Comparison, ComparisonRow, RunView
 from planner.services.runs.launch import chosen
 from planner.services.runs.report import option_text

@@ -16,12 +16,11 @@ from planner.core.adjust import Expectation, Wish
 from planner.core.clock import Clock, SystemClock
 from planner.core.errors import NotFoundError, TransitionError, UsageError
 from planner.core.events import Event, EventSink, EventType
+from planner.core.job import Goal, JobSpec
 from planner.core.plan import Decision
 from planner.core.types import (
     TERMINAL_STATES,
     EstimateResult,
-    Goal,
-    JobSpec,
     ProbeResult,
     ResourceConfig,
     RunState,

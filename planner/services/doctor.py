@@ -18,7 +18,7 @@ from pathlib import Path
 
 from planner.config.tomlfile import nearest
 from planner.core.errors import PlannerError, UsageError
-from planner.core.types import JobSpec
+from planner.core.job import JobSpec
 from planner.core.units import format_bytes
 from planner.services.api import Check
 from planner.store.layout import StateDir, file_system, on_network_disk

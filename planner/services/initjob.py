@@ -12,7 +12,7 @@ from tomlkit.items import Table
 
 from planner.config.commandline import Recognised, recognise
 from planner.config.jobfile import job_from_command
-from planner.core.types import JobSpec
+from planner.core.job import JobSpec
 
 _PLAIN_ARGUMENT = re.compile(r"[A-Za-z0-9@%+=:,./_{}-]+")
 

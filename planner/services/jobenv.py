@@ -16,7 +16,8 @@ from pathlib import Path
 
 from planner.config.command import PLACEHOLDERS
 from planner.core.errors import ConfigError, UsageError
-from planner.core.types import JobSpec, Knobs, ResourceConfig
+from planner.core.job import JobSpec
+from planner.core.types import Knobs, ResourceConfig
 
 BASIC_VARIABLES = (
     "PATH",

@@ -10,8 +10,9 @@ from planner.core.adjust import Expectation, Wish, planned
 from planner.core.clock import Clock, SystemClock
 from planner.core.errors import BudgetStopError, NotFoundError, StoreError, TransitionError
 from planner.core.events import Event, EventSink
+from planner.core.job import Goal, JobSpec
 from planner.core.plan import Plan
-from planner.core.types import EstimateResult, Goal, JobSpec, Option, ResourceConfig, RunState
+from planner.core.types import EstimateResult, Option, ResourceConfig, RunState
 from planner.services.api import (
     Cancel,
     Check,

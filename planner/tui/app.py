@@ -18,7 +18,7 @@ from textual.screen import Screen
 
 from planner.core.clock import Clock, SystemClock
 from planner.core.errors import PlannerError
-from planner.core.types import Goal, JobSpec
+from planner.core.job import Goal, JobSpec
 from planner.core.units import format_bytes
 from planner.services.api import Services
 from planner.tui import estimating

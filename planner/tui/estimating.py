@@ -7,7 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from planner.core.errors import PlannerError
-from planner.core.types import EstimateResult, Goal
+from planner.core.job import Goal
+from planner.core.types import EstimateResult
 from planner.services.api import EstimateRequest
 from planner.tui.probe_board import ProbeBoard
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from planner.core.errors import ConfigError, PlannerError, StoreError, UsageError
-from planner.core.types import Goal, JobSpec
+from planner.core.job import Goal, JobSpec
 from planner.tui.probe_board import ProbeBoard
 
 if TYPE_CHECKING:

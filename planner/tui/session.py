@@ -8,7 +8,8 @@ from pathlib import Path
 
 from planner.core.clock import Clock, SystemClock
 from planner.core.errors import PlannerError
-from planner.core.types import EstimateResult, Goal, JobSpec
+from planner.core.job import Goal, JobSpec
+from planner.core.types import EstimateResult
 from planner.services.api import Check, ProbePlan, RunSummary, Services
 from planner.tui.keymap import Keymap
 from planner.tui.probe_board import ProbeBoard

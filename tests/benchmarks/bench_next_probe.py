@@ -31,15 +31,14 @@ from support.syntheticjobs import NOON
 
 from planner.core.choose import terms_of
 from planner.core.distribution import Distribution
+from planner.core.job import Goal, Place
 from planner.core.nextprobe import verdict
 from planner.core.options import Candidate, build_options, rescore_options, table_of
 from planner.core.probevalue import Answer, Question, value_of_probing
 from planner.core.types import (
-    Goal,
     Knobs,
     Offer,
     Option,
-    Place,
     PriceQuote,
     ProbeResult,
     ResourceConfig,

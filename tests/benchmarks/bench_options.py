@@ -17,9 +17,10 @@ import numpy as np
 
 from planner.core.choose import Table, Terms, flips, front_of, score
 from planner.core.distribution import LEVELS, Distribution, Z, add_independent
+from planner.core.job import Goal
 from planner.core.options import Candidate, build_options, rescore_options
 from planner.core.prediction import Prediction
-from planner.core.types import Goal, Knobs, Offer, PriceQuote, ResourceConfig, WorkLoad
+from planner.core.types import Knobs, Offer, PriceQuote, ResourceConfig, WorkLoad
 from predictors.cost import CostRegressor
 from predictors.interruptions import interrupted, ordered
 

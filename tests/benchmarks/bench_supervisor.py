@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from planner.core.types import Goal
+from planner.core.job import Goal
 from planner.services.runs.runlock import supervisor_pid
 from tests.support.localruns import Desk
 

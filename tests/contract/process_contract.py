@@ -18,7 +18,8 @@ import pytest
 from runner_contract import RunnerContract
 
 from planner.core.errors import RunnerError
-from planner.core.types import Place, ResourceConfig
+from planner.core.job import Place
+from planner.core.types import ResourceConfig
 from runners.base import Handle, LaunchSpec, Runner, Signal, WorkerState
 
 ACTS = """
@@ -54,7 +55,8 @@ LAUNCHER = """
     from planner.core.errors import RunnerError
     from runners.base import LaunchSpec
     from runners.registry import get_runner
-    from planner.core.types import Place, ResourceConfig
+    from planner.core.job import Place
+    from planner.core.types import ResourceConfig
 
     wishes = json.loads(sys.argv[1])
     for wish in wishes:

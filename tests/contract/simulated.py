@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from planner.core.clock import ManualClock
-from planner.core.types import Place, ResourceConfig
+from planner.core.job import Place
+from planner.core.types import ResourceConfig
 from runners.base import Handle, LaunchSpec
 from runners.fake import FakeRunner
 

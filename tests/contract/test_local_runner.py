@@ -14,7 +14,8 @@ import pytest
 from process_contract import ProcessContract
 
 from planner.core.errors import CleanupError, RunnerError
-from planner.core.types import Place, ResourceConfig
+from planner.core.job import Place
+from planner.core.types import ResourceConfig
 from runners.base import Handle, Runner, Signal, WorkerState
 from runners.local import LocalRunner
 

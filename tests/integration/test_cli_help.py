@@ -11,7 +11,7 @@ from support.fake_services import RUN_ID, FakeServices
 from support.planner_calls import Planner
 from support.planning import candidate, estimate, three_candidates
 
-from planner.core.types import Goal, JobSpec
+from planner.core.job import Goal, JobSpec
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 COMMANDS_WITH_HELP = (

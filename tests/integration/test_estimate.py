@@ -19,7 +19,8 @@ from support.scripts import scripted_job
 from planner.core.clock import SystemClock
 from planner.core.errors import DataError, ExitCode, NotFoundError, StoreError, UsageError
 from planner.core.events import ignore
-from planner.core.types import EstimateResult, Goal, JobSpec, Place, ProbeResult
+from planner.core.job import Goal, JobSpec, Place
+from planner.core.types import EstimateResult, ProbeResult
 from planner.services.api import EstimateRequest
 from planner.services.estimating import probestore
 from planner.services.estimating.estimate import Estimator
@@ -411,7 +412,7 @@ from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from planner.core.clock import SystemClock
 from planner.core.events import ignore
-from planner.core.types import Goal
+from planner.core.job import Goal
 from planner.services.api import EstimateRequest
 from planner.services.estimating import probestore
 from planner.services.estimating.estimate import Estimator

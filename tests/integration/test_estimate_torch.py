@@ -9,7 +9,7 @@ import pytest
 
 from planner.core.clock import SystemClock
 from planner.core.events import ignore
-from planner.core.types import Goal, JobSpec, Place, ProbeSettings
+from planner.core.job import Goal, JobSpec, Place, ProbeSettings
 from planner.services.api import EstimateRequest
 from planner.services.estimating.estimate import Estimator
 

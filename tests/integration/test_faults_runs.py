@@ -16,7 +16,8 @@ import pytest
 
 from planner.core.clock import SystemClock
 from planner.core.errors import PriceMovedError, StoreError, UsageError
-from planner.core.types import Goal, RunState
+from planner.core.job import Goal
+from planner.core.types import RunState
 from planner.services.api import LaunchRequest
 from planner.services.live import LiveServices
 from planner.services.runs.runlock import supervisor_pid

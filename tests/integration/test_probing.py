@@ -19,7 +19,8 @@ from support.scripts import scripted_job
 
 from planner.core.clock import SystemClock
 from planner.core.errors import UsageError
-from planner.core.types import JobSpec, ProbeResult, ProbeSettings
+from planner.core.job import JobSpec, ProbeSettings
+from planner.core.types import ProbeResult
 from planner.services.api import EstimateRequest
 from planner.services.estimating import probeattempt
 from planner.services.estimating.candidates import Trial

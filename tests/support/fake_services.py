@@ -11,9 +11,10 @@ from planner.core.adjust import Adjustment, Band, Expectation, Wish
 from planner.core.distribution import Distribution
 from planner.core.errors import NotFoundError
 from planner.core.events import Event, EventSink
+from planner.core.job import Goal, JobSpec
 from planner.core.options import rescored
 from planner.core.plan import Decision, Plan
-from planner.core.types import EstimateResult, Goal, JobSpec, ResourceConfig, RunState
+from planner.core.types import EstimateResult, ResourceConfig, RunState
 from planner.services.api import (
     Cancel,
     Check,

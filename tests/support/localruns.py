@@ -11,16 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from planner.core.types import (
-    EstimateResult,
-    Goal,
-    JobSpec,
-    Knobs,
-    Place,
-    ResourceConfig,
-    RunState,
-    WorkLoad,
-)
+from planner.core.job import Goal, JobSpec, Place
+from planner.core.types import EstimateResult, Knobs, ResourceConfig, RunState, WorkLoad
 from planner.services.api import LaunchRequest
 from planner.services.live import LiveServices
 from planner.store.layout import RunDir, StateDir

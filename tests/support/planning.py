@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from planner.core.distribution import Distribution
+from planner.core.job import Goal, JobSpec
 from planner.core.options import Candidate, build_options
 from planner.core.types import (
     EstimateResult,
-    Goal,
-    JobSpec,
     Knobs,
     ModelCard,
     Offer,

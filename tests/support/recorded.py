@@ -9,18 +9,15 @@ from typing import Any
 
 from planner.core.distribution import Distribution
 from planner.core.events import Event, EventType
+from planner.core.job import AdjustPolicy, Goal, JobSpec, Place
 from planner.core.options import Candidate, build_options
 from planner.core.plan import Plan
 from planner.core.types import (
-    AdjustPolicy,
     EstimateResult,
-    Goal,
-    JobSpec,
     Knobs,
     ModelCard,
     Offer,
     Option,
-    Place,
     PriceQuote,
     ProbeResult,
     ResourceConfig,

@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from planner.core.distribution import Distribution
+from planner.core.job import Goal, JobSpec, Place
 from planner.core.plan import Plan
 from planner.core.prediction import Interval
 from planner.core.recommendation import Recommendation
 from planner.core.types import (
     EstimateResult,
-    Goal,
-    JobSpec,
     Knobs,
     ModelCard,
     Option,
-    Place,
     PriceQuote,
     ResourceConfig,
     RunState,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from planner.core.types import JobSpec, Place, ProbeSettings
+from planner.core.job import JobSpec, Place, ProbeSettings
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\0IEND\xaeB`\x82"
 

@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 
 from planner.core.adjust import planned
 from planner.core.clock import ManualClock
-from planner.core.types import JobSpec
+from planner.core.job import JobSpec
 from planner.services.api import Services
 from planner.services.demo import DemoServices
 from planner.tui.app import PlannerApp

@@ -11,7 +11,8 @@ from support.tui import Stage, press, settle, to_options
 
 from planner.core.distribution import Distribution
 from planner.core.errors import PriceMovedError
-from planner.core.types import Goal, RunState
+from planner.core.job import Goal
+from planner.core.types import RunState
 
 pytestmark = pytest.mark.asyncio
 

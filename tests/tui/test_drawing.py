@@ -15,7 +15,8 @@ from support.recorded import sample_estimate
 from support.tui import NARROW, WIDE, Stage, press, to_run
 
 from planner.core.distribution import Distribution
-from planner.core.types import Goal, RunState
+from planner.core.job import Goal
+from planner.core.types import RunState
 from planner.core.units import format_chance
 from planner.services.api import Check, CheckState, RunSummary
 from planner.tui.ascii import to_ascii

@@ -12,7 +12,7 @@ from support.fake_services import FakeServices
 from support.tui import Stage, press, settle
 
 from planner.config.jobfile import load_job
-from planner.core.types import Goal
+from planner.core.job import Goal
 from planner.tui.jobfile import with_goal
 from planner.tui.text import short_duration
 

@@ -10,7 +10,7 @@ from support.recorded import JOB
 from support.tui import NARROW, WIDE, Stage, press, settle
 from textual.pilot import Pilot
 
-from planner.core.types import AdjustPolicy, LanguageModel
+from planner.core.job import AdjustPolicy, LanguageModel
 from planner.services.api import EstimateRequest
 
 pytestmark = pytest.mark.asyncio

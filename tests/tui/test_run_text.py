@@ -10,8 +10,9 @@ from support.fake_services import view
 from support.planning import NOW
 
 from planner.core.distribution import Distribution
+from planner.core.job import Goal
 from planner.core.plan import Decision
-from planner.core.types import Goal, RunState
+from planner.core.types import RunState
 from planner.services.api import RunView, Series
 from planner.tui.screens.decisions import observed, outcome_lines
 from planner.tui.widgets.run_text import checkpoint_line, money_lines, progress_lines

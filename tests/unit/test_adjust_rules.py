@@ -8,7 +8,7 @@ import pytest
 
 from planner.core.adjust import Adjustment, parse_wish, pass_samples, planned
 from planner.core.adjustrules import AdjustRefusedError, Site, decide
-from planner.core.types import AdjustPolicy
+from planner.core.job import AdjustPolicy
 from planner.services.runs.expect import expect
 from planner.services.runs.facts import facts_of
 from planner.services.runs.runview import run_view

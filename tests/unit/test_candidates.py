@@ -9,15 +9,8 @@ import pytest
 
 from planner.core.distribution import Distribution
 from planner.core.errors import ConfigError, UsageError
-from planner.core.types import (
-    AdjustPolicy,
-    JobSpec,
-    LanguageModel,
-    Offer,
-    Place,
-    PriceQuote,
-    ResourceConfig,
-)
+from planner.core.job import AdjustPolicy, JobSpec, LanguageModel, Place
+from planner.core.types import Offer, PriceQuote, ResourceConfig
 from planner.services.estimating.candidates import Offers, Trial, ask_places, design, trials
 
 LOCAL = Place(runner="local", pool="cpu", settings={"slots": 4, "usd_per_slot_h": 0.05})

@@ -27,7 +27,7 @@ from planner.config.jobmodel import (
 )
 from planner.config.tomlfile import key_lines
 from planner.core.errors import ConfigError, ExitCode
-from planner.core.types import AdjustPolicy, Goal, JobSpec, LanguageModel, ProbeSettings
+from planner.core.job import AdjustPolicy, Goal, JobSpec, LanguageModel, ProbeSettings
 
 NOW = datetime(2026, 11, 21, 11, 40, tzinfo=UTC)
 

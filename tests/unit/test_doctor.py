@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from planner.core.errors import UsageError
-from planner.core.types import JobSpec
+from planner.core.job import JobSpec
 from planner.services import doctor
 from planner.services.api import Check
 from planner.services.doctor import run_checks

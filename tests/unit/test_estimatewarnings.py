@@ -10,7 +10,8 @@ import pytest
 from support.planning import NOW, WORK, estimate, knobs, resources
 
 from planner.core.distribution import Distribution
-from planner.core.types import JobSpec, ProbeResult, ProbeState
+from planner.core.job import JobSpec
+from planner.core.types import ProbeResult, ProbeState
 from planner.services.estimating.estimatewarnings import (
     batch_warning,
     busy_warning,

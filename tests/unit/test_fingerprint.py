@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from planner.core.types import Goal, JobSpec, Place
+from planner.core.job import Goal, JobSpec, Place
 from planner.services.estimating import fingerprint
 from planner.services.estimating.dataset import scan_data
 from planner.services.estimating.fingerprint import (

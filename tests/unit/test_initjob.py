@@ -11,7 +11,7 @@ import pytest
 
 from planner.config.jobfile import job_from_command, load_job
 from planner.core.errors import UsageError
-from planner.core.types import JobSpec
+from planner.core.job import JobSpec
 from planner.services.initjob import job_file_text
 
 NOW = datetime(2026, 11, 21, 11, 40, tzinfo=UTC)

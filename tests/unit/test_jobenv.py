@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.core.errors import ConfigError, UsageError
-from planner.core.types import JobSpec, Knobs, LanguageModel, ResourceConfig
+from planner.core.job import JobSpec, LanguageModel
+from planner.core.types import Knobs, ResourceConfig
 from planner.services import jobenv
 from planner.services.jobenv import BASIC_VARIABLES, render_argv, search_path, worker_env
 

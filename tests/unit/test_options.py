@@ -19,8 +19,8 @@ from support.planning import (
 
 from planner.cli.optiontable import goal_words
 from planner.core import explain
+from planner.core.job import Goal
 from planner.core.options import build_options, option_id, rescore_options, rescored
-from planner.core.types import Goal
 from planner.wire.to_wire import estimate_document
 
 

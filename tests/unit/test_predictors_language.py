@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.core.distribution import LEVELS
-from planner.core.types import Knobs, LanguageModel, ProbeResult, ResourceConfig, WorkLoad
+from planner.core.job import LanguageModel
+from planner.core.types import Knobs, ProbeResult, ResourceConfig, WorkLoad
 from predictors.features import by_replica, config_table
 from predictors.job import ProbedJobPredictor
 from predictors.job_memory import JobMemory

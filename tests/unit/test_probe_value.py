@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from support.planning import NOW, WORK, candidate
 
 from planner.core.choose import Terms
+from planner.core.job import Goal
 from planner.core.nextprobe import verdict
 from planner.core.options import build_options, table_of
 from planner.core.probevalue import Answer, Question, value_of_probing
-from planner.core.types import Goal, Option
+from planner.core.types import Option
 
 DRAWS = 128
 SPREAD = 0.1

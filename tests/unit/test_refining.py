@@ -14,7 +14,8 @@ from support.scripts import scripted_job
 
 from planner.core import explain
 from planner.core.clock import SystemClock
-from planner.core.types import EstimateResult, Goal, JobSpec, Place, ProbeResult, ProbeSettings
+from planner.core.job import Goal, JobSpec, Place, ProbeSettings
+from planner.core.types import EstimateResult, ProbeResult
 from planner.services.api import EstimateRequest
 from planner.services.estimating import evidence as gathering
 from planner.services.estimating.candidates import Trial

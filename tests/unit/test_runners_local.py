@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from planner.core.errors import ConfigError, RunnerError
-from planner.core.types import Place, ResourceConfig
+from planner.core.job import Place
+from planner.core.types import ResourceConfig
 from runners import localplace, localstart, machine
 from runners.base import LaunchSpec, Signal
 from runners.local import LocalRunner

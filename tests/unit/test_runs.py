@@ -15,7 +15,8 @@ import pytest
 
 from planner.core.errors import BudgetStopError, NotFoundError, StoreError, UsageError
 from planner.core.events import Event
-from planner.core.types import Goal, RunState
+from planner.core.job import Goal
+from planner.core.types import RunState
 from planner.services.live import LiveServices
 from planner.services.runs import shelf as runs_module
 from planner.services.runs.crowding import crowding

@@ -13,17 +13,15 @@ from hypothesis import strategies as st
 
 from planner.core.distribution import LEVELS, Distribution
 from planner.core.errors import StoreError
+from planner.core.job import Goal, JobSpec, Place
 from planner.core.plan import Decision, Plan
 from planner.core.prediction import Interval
 from planner.core.recommendation import Flip, Recommendation
 from planner.core.types import (
     EstimateResult,
-    Goal,
-    JobSpec,
     Knobs,
     ModelCard,
     Option,
-    Place,
     PriceQuote,
     ProbeResult,
     Reason,

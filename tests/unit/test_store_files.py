@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.core.errors import NotFoundError, StoreError
-from planner.core.types import Goal
+from planner.core.job import Goal
 from planner.store.files import NdjsonTail, json_line, load, read_json, save, write_atomic
 from planner.store.layout import StateDir, check_id, file_system, on_network_disk
 

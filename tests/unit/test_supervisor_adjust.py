@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from planner.core.types import AdjustPolicy, Goal, RunState
+from planner.core.job import AdjustPolicy, Goal
+from planner.core.types import RunState
 from tests.support.adjusting import adjusted, ask, assert_money_is_right, make
 
 

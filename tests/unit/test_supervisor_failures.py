@@ -8,7 +8,8 @@ import os
 import pytest
 
 from planner.core.errors import StoreError
-from planner.core.types import Goal, RunState
+from planner.core.job import Goal
+from planner.core.types import RunState
 from planner.store import journal
 from tests.support.runs import START, make_case
 

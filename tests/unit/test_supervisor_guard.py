@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.core.distribution import Distribution
-from planner.core.types import Goal, RunState
+from planner.core.job import Goal
+from planner.core.types import RunState
 from planner.services.supervisor.rules import BudgetGuard, DeadlineGuard, HangGuard, Remaining
 from planner.services.supervisor.spend import SpendMeter
 from tests.support.runs import START, make_case

@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from planner.core.types import Goal, RunState
+from planner.core.job import Goal
+from planner.core.types import RunState
 from planner.services.runs.commands import send
 from planner.services.runs.runview import run_view
 from planner.store.record import RunRecord

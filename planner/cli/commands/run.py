@@ -17,8 +17,9 @@ from planner.core.errors import (
     NotFoundError,
     UsageError,
 )
+from planner.core.job import Goal, JobSpec
 from planner.core.plan import ControllerMode
-from planner.core.types import EstimateResult, Goal, JobSpec, Option
+from planner.core.types import EstimateResult, Option
 from planner.services.api import EstimateRequest, LaunchRequest, Services
 
 FRESH_S = 600.0

@@ -20,8 +20,9 @@ from planner.core.errors import (
     RunnerError,
     UsageError,
 )
+from planner.core.job import JobSpec, Place
 from planner.core.replicas import misfit
-from planner.core.types import JobSpec, Knobs, Offer, Place, ResourceConfig, Warning_
+from planner.core.types import Knobs, Offer, ResourceConfig, Warning_
 from planner.services.jobenv import uses_placeholder
 from runners.base import Runner
 from runners.registry import get_runner, runner_names

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from planner.core.errors import EvidenceError, UsageError
+from planner.core.job import JobSpec
 from planner.core.options import RULES, Candidate, build_options, option_id
 from planner.core.prediction import Prediction
 from planner.core.recommendation import Recommendation
-from planner.core.types import JobSpec, Option, ProbeResult, Warning_, WorkLoad
+from planner.core.types import Option, ProbeResult, Warning_, WorkLoad
 from planner.services.api import EstimateRequest
 from planner.services.estimating.candidates import Trial
 from planner.services.estimating.doubtwarnings import doubt_warnings

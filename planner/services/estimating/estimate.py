@@ -13,16 +13,10 @@ from pathlib import Path
 from planner.core.clock import Clock
 from planner.core.errors import NotFoundError, StoreError
 from planner.core.events import EventSink, ignore
+from planner.core.job import Goal, JobSpec
 from planner.core.options import rescored
 from planner.core.replicas import layout_text
-from planner.core.types import (
-    EstimateResult,
-    Goal,
-    JobSpec,
-    ModelCard,
-    ProbeResult,
-    ResourceConfig,
-)
+from planner.core.types import EstimateResult, ModelCard, ProbeResult, ResourceConfig
 from planner.services.api import Cancel, EstimateRequest, ProbePlan
 from planner.services.estimating.candidates import Trial, ask_places, design
 from planner.services.estimating.concluding import conclude

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from statistics import median
 
+from planner.core.job import JobSpec
 from planner.core.prediction import Prediction
-from planner.core.types import JobSpec, ModelCard, Option, ProbeResult, Warning_, WorkLoad
+from planner.core.types import ModelCard, Option, ProbeResult, Warning_, WorkLoad
 from planner.core.units import format_duration
 
 DEFAULT_BATCH = 64

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from planner.core.types import JobSpec
+from planner.core.job import JobSpec
 from planner.services.estimating.dataset import DataStats
 from planner.services.jobenv import search_path
 

@@ -14,7 +14,8 @@ import psutil
 from planner.core.clock import Clock
 from planner.core.errors import RunnerError
 from planner.core.events import EventSink
-from planner.core.types import JobSpec, Knobs, ProbeResult, ProbeState, ResourceConfig
+from planner.core.job import JobSpec
+from planner.core.types import Knobs, ProbeResult, ProbeState, ResourceConfig
 from planner.core.units import format_duration
 from planner.services import failure
 from planner.services.api import Cancel

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from planner.core.errors import StoreError
+from planner.core.job import ProbeSettings
 from planner.core.replicas import identity
-from planner.core.types import Knobs, ProbeResult, ProbeSettings, ResourceConfig
+from planner.core.types import Knobs, ProbeResult, ResourceConfig
 from planner.store.codec import to_json
 from planner.store.files import load, save
 from planner.store.layout import StateDir

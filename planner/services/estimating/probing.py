@@ -22,7 +22,8 @@ from statistics import fmean
 
 from planner.core.clock import Clock
 from planner.core.events import EventSink
-from planner.core.types import JobSpec, ProbeResult, ProbeSettings
+from planner.core.job import JobSpec, ProbeSettings
+from planner.core.types import ProbeResult
 from planner.core.units import format_duration, format_money
 from planner.services.api import Cancel
 from planner.services.estimating.candidates import Trial

@@ -11,10 +11,11 @@ from statistics import fmean
 
 from planner.core.choose import terms_of
 from planner.core.events import EventSink
+from planner.core.job import ProbeSettings
 from planner.core.nextprobe import NextProbe, ProbeReason, verdict
 from planner.core.options import table_of
 from planner.core.probevalue import Question, value_of_probing
-from planner.core.types import Option, ProbeResult, ProbeSettings
+from planner.core.types import Option, ProbeResult
 from planner.services.api import EstimateRequest
 from planner.services.estimating.candidates import Trial, design
 from planner.services.estimating.concluding import Conclusion

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from planner.core.types import JobSpec, Knobs, ProbeResult, ResourceConfig, Warning_
+from planner.core.job import JobSpec
+from planner.core.types import Knobs, ProbeResult, ResourceConfig, Warning_
 from planner.services.api import EstimateRequest
 from planner.services.estimating import probestore
 from planner.services.estimating.candidates import (

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from planner.core.errors import UsageError
+from planner.core.job import Goal
 from planner.core.plan import Plan
-from planner.core.types import Goal
 from planner.core.units import format_money
 
 _SAME_S = 1.0

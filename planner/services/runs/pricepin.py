@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from planner.core.errors import PriceMovedError, RunnerError, UsageError
-from planner.core.types import JobSpec, Option, Place, PriceQuote, ResourceConfig
+from planner.core.job import JobSpec, Place
+from planner.core.types import Option, PriceQuote, ResourceConfig
 from planner.core.units import format_money
 from runners.base import Runner
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from planner.core.adjust import InForce, pass_samples, planned
 from planner.core.errors import PriceMovedError, RunnerError, StoreError
+from planner.core.job import JobSpec
 from planner.core.plan import Plan
-from planner.core.types import JobSpec, Offer, PriceQuote, ResourceConfig
+from planner.core.types import Offer, PriceQuote, ResourceConfig
 from planner.core.units import format_money
 from planner.services.jobenv import render_argv, worker_env
 from planner.services.runs.pricepin import check_price, place_of, quote

@@ -14,7 +14,7 @@ from textual.content import Content
 from textual.widgets import Input, Static
 
 from planner.core.errors import PlannerError, UnitError
-from planner.core.types import Goal
+from planner.core.job import Goal
 from planner.core.units import parse_deadline, parse_money_usd
 from planner.services.api import Check, EstimateRequest, ProbePlan, RunSummary
 from planner.tui import estimating

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from textual.content import Content
 
-from planner.core.types import Goal, Option
+from planner.core.job import Goal
+from planner.core.types import Option
 from planner.core.units import format_duration
 from planner.tui.text import row, short_duration, short_resources
 from planner.tui.widgets.bars import Scale, canvas_lines, interval

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from textual.content import Content
 
-from planner.core.types import EstimateResult, JobSpec, LanguageModel, Place
+from planner.core.job import JobSpec, LanguageModel, Place
+from planner.core.types import EstimateResult
 from planner.core.units import format_duration, format_money
 from planner.services.api import Check, ProbePlan, RunSummary
 from planner.tui.text import (

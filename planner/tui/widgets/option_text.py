@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from textual.content import Content
 
 from planner.core import explain
+from planner.core.job import Goal
 from planner.core.replicas import layout_text
-from planner.core.types import EstimateResult, Goal, Option
+from planner.core.types import EstimateResult, Option
 from planner.core.units import DAY_S, format_bytes, format_chance, format_duration
 from planner.tui.text import (
     batch_text,

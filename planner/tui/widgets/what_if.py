@@ -14,7 +14,8 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
 
-from planner.core.types import EstimateResult, Goal
+from planner.core.job import Goal
+from planner.core.types import EstimateResult
 from planner.core.units import format_money
 from planner.tui.text import percent, row, short_duration
 from planner.tui.widgets.slider import Choice, Slider
