@@ -92,9 +92,8 @@ VOCABULARY = 50304.0
 MEMORY_BYTES = 40e9
 """Of a GPU, for whether activations must be recomputed."""
 _RECOMPUTED = 0.75
-"""Share of jobs whose activations do not fit that recompute all of them. Others recompute selected
-ones, which costs next to nothing (Korthikanti et al.): so do two of six published teams
-(tests/support/llm_published.csv)."""
+"""Share of jobs whose activations do not fit that recompute all of them: a guess. Others recompute
+selected ones, which costs next to nothing (Korthikanti et al., MLSys 2023)."""
 _ROUNDED = 4.0
 _UNSURE_LOG = 0.5
 """Log-odds of recomputation change by one for so much of log(bytes needed / there)."""

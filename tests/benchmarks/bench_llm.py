@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_llm.py [--data PATH/TO/throughput]
 
-Without `--data`, the bundled regressor predicts published iterations on up to 12,288 GPUs
+Without `--data`, the bundled regressor predicts published iterations on up to 3,072 GPUs
 (`tests/support/llm_published.csv`): blindly, and of jobs with more than five rows of one model the
 others from three on the fewest GPUs. `mfu` is what the same share of the peak would give there.
 
