@@ -132,15 +132,7 @@ class Estimator:
         """
         self._state.require_writable()
         study = look(request, self._state)
-        on_event(
-            "estimate.started",
-            {
-                "job": study.job.name,
-                "fingerprint": study.fingerprint,
-                "data": study.stats.kind,
-                "samples": study.samples,
-            },
-        )
+        on_event("estimate.started", _started(study))
         with ExitStack() as stack:
             turn = _Turn(stack, self._state, self._clock, on_event, cancel)
             if request.probe and _must_probe(study):
@@ -282,6 +274,16 @@ class _Turn:
         if first:
             self._stack.enter_context(self._wait())
         return first
+
+
+def _started(study: Study) -> dict[str, object]:
+    """What an estimate says of its job as it starts."""
+    return {
+        "job": study.job.name,
+        "fingerprint": study.fingerprint,
+        "data": study.stats.kind,
+        "samples": study.samples,
+    }
 
 
 def _must_probe(study: Study) -> bool:
