@@ -34,7 +34,7 @@ one minute to the next: so much of the one is taken for the other, up to a limit
 also once runs finished: those may have had the machine for themselves."""
 _PRIOR_RUNS = 6.0
 _LARGEST_SCORE = 0.5
-_PRIOR_UNITS = 4.0
+_PRIOR_UNITS = 2.0
 _Z95 = 1.6448536269514722
 
 

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from planner.core.distribution import Array
     from predictors.features import Index
 
-_GUESS_JOBS = 3.0
+_GUESS_JOBS = 1.5
 """Jobs' worth of the guessed spread between jobs."""
-_GUESS_SHARE = 0.4
+_GUESS_SHARE = 0.7
 """Standard deviation of the mean over all clusters around its guess, in those between clusters."""
 _WIDE = 1.5
 """Factor on the guessed spread under which a job is summarised."""
@@ -170,7 +170,7 @@ def pool(summaries: Sequence[Summary]) -> PriorSet:
     """Priors from summaries, without residual or widths."""
     guesses = [GUESSES[name] for name in PARAMETERS]
     guess = np.log(np.asarray([g.gpu for g in guesses]))
-    within = np.asarray([g.job**2 for g in guesses])
+    within = np.diag([g.job**2 for g in guesses])
     between = np.asarray([g.cluster**2 for g in guesses])
     clusters = sorted({type_of(s.job.gpu) for s in summaries})
     spread = within
@@ -179,14 +179,15 @@ def pool(summaries: Sequence[Summary]) -> PriorSet:
         moments = _GUESS_JOBS * within
         for s in summaries:
             centre = mean[1 + clusters.index(type_of(s.job.gpu))]
-            left = np.linalg.inv(s.information + np.diag(1 / spread))
-            found = left @ (s.vector + centre / spread)
-            moments = moments + np.diag(left) + np.clip(found - centre, -3.0, 3.0) ** 2
+            sure = np.linalg.inv(spread)
+            left = np.linalg.inv(s.information + sure)
+            off = np.clip(left @ (s.vector + sure @ centre) - centre, -3.0, 3.0)
+            moments = moments + left + np.outer(off, off)
         spread = moments / (_GUESS_JOBS + len(summaries))
     return PriorSet(
-        unseen=StepPrior(mean=mean[0], covariance=covariance[0] + np.diag(spread + between)),
+        unseen=StepPrior(mean=mean[0], covariance=covariance[0] + spread + np.diag(between)),
         seen={
-            gpu: StepPrior(mean=mean[i], covariance=covariance[i] + np.diag(spread))
+            gpu: StepPrior(mean=mean[i], covariance=covariance[i] + spread)
             for i, gpu in enumerate(clusters, start=1)
         },
     )
@@ -205,7 +206,7 @@ def _means(
         Means, shape (1 + clusters, parameters), and their covariances.
     """
     count = len(guess)
-    sure, tie = np.diag(1 / spread), np.diag(1 / between)
+    sure, tie = np.linalg.inv(spread), np.diag(1 / between)
     precision = np.zeros((1 + len(clusters), count, 1 + len(clusters), count))
     vector = np.zeros((1 + len(clusters), count))
     precision[0, :, 0, :] = np.diag(1 / (_GUESS_SHARE**2 * between))
