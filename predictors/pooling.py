@@ -6,9 +6,9 @@ probable value under wide priors (Laplace's approximation). With those, the mode
     job j on cluster c   theta_j ~ N(mu_c, T),   cluster   mu_c ~ N(mu, C),   all   mu ~ N(guess, S)
 
 is linear and normal (Gelman et al., Bayesian Data Analysis, chapter 5): the means follow from one
-linear system, and the spread T between jobs by expectation-maximisation, held by a prior of a few
-jobs' worth (`prior.GUESSES`). A cluster is a GPU type. C stays as guessed: too few clusters are
-known to learn it.
+linear system, and the covariance T between jobs by expectation-maximisation, held by a prior of a
+job or two (`prior.GUESSES`), so that parameters which go together in jobs tell of each other. A
+cluster is a GPU type. C stays as guessed: too few clusters are known to learn it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 _GUESS_JOBS = 1.5
 """Jobs' worth of the guessed spread between jobs."""
 _GUESS_SHARE = 0.7
-"""Standard deviation of the mean over all clusters around its guess, in those between clusters."""
+"""Standard deviation of the mean over all clusters around its guess, in those between clusters: the
+guess is worth two clusters."""
 _WIDE = 1.5
 """Factor on the guessed spread under which a job is summarised."""
 _MOST_ROWS = 160

@@ -79,6 +79,16 @@ def test_what_a_cluster_does_is_known_where_it_was_seen(priors) -> None:
         assert unseen.covariance[index, index] > 1.5 * flat.covariance[index, index]
 
 
+def test_parameters_that_go_together_in_jobs_tell_of_each_other() -> None:
+    jobs = [
+        measured("V100", i, fixed=0.1 * factor, sync_remote=0.6 * factor)
+        for i, factor in enumerate((0.25, 0.5, 1.0, 2.0, 4.0))
+    ]
+    found = pool([summarise(job) for job in jobs]).of("V100").covariance
+    fixed, remote = PARAMETERS.index("fixed"), PARAMETERS.index("sync_remote")
+    assert found[fixed, remote] / np.sqrt(found[fixed, fixed] * found[remote, remote]) > 0.5
+
+
 def test_a_new_job_on_a_seen_cluster_is_predicted_better_than_by_physics(priors) -> None:
     new = measured("V100", 99, growth=0.2, beyond=0.8)
     c = new.columns
