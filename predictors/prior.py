@@ -62,10 +62,10 @@ GUESSES: Mapping[str, Guess] = {
     "local_growth": Guess(gpu=1.0, cpu=0.6, job=0.25, cluster=0.25),
     "sync_remote": Guess(gpu=0.3, cpu=0.2, job=1.2, cluster=0.3),
     "growth": Guess(gpu=0.37, cpu=0.37, job=0.2, cluster=0.3),
-    "latency": Guess(gpu=0.01, cpu=0.001, job=0.4, cluster=1.0),
+    "latency": Guess(gpu=0.003, cpu=0.001, job=0.4, cluster=1.0),
     "pair": Guess(gpu=0.5, cpu=0.5, job=0.4, cluster=0.7),
     "beyond": Guess(gpu=1.0, cpu=1.0, job=0.1, cluster=0.15),
-    "crowd": Guess(gpu=0.25, cpu=0.25, job=0.3, cluster=0.5),
+    "crowd": Guess(gpu=0.1, cpu=0.1, job=0.3, cluster=0.5),
     "overlap": Guess(gpu=1.0, cpu=0.1, job=0.5, cluster=0.4),
 }
 

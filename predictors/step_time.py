@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from predictors.features import Index
     from predictors.wild import Mask
 
-_STUDENT = 6.0
+_STUDENT = 12.0
 """Degrees of freedom of a row's error: a probe beside a noisy neighbour pulls little."""
 _WAIT_SIGMA = 0.03
 """Error of a measured loading wait, as a fraction of the step."""
@@ -72,7 +72,7 @@ class StepTimeRegressor(Estimator):
         members: int = 48,
         misfit_sigma: float = 0.05,
         trial_sigma: float = 0.05,
-        octave_sigma: float = 0.03,
+        octave_sigma: float = 0.06,
         curve_sigma: float = 0.07,
         prior: StepPrior | None = None,
         residual: ResidualModel | None = None,

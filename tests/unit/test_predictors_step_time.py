@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from planner.core.distribution import I05, I50, I95
 from predictors.base import DistributionRegressor
 from predictors.features import COLUMNS
-from predictors.posterior import robust
 from predictors.prior import bundled
 from predictors.residual import ResidualModel
 from predictors.step_law import PARAMETERS, Scale, terms
@@ -389,10 +388,3 @@ def test_loading_ahead_goes_on_while_gradients_are_sent() -> None:
     columns = rows(grid(loader_workers=1.0, nodes=(4,)), [3])
     bound = law(columns, load=20.0, sync_remote=1e-6)
     assert law(columns, load=20.0, sync_remote=0.5) == pytest.approx(bound, rel=0.01)
-
-
-def test_wild_residuals_pull_less_on_the_side_of_fewer_degrees_of_freedom() -> None:
-    residuals = np.asarray([-3.0, -0.1, 0.1, 3.0])
-    pulls = robust(residuals, 30.0, 4.0)
-    assert abs(pulls[0]) < 0.9 * pulls[3] < 3.0
-    assert abs(pulls[1]) == pytest.approx(pulls[2], rel=0.15)
