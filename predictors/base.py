@@ -39,7 +39,7 @@ class DistributionRegressor(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bill:
-    """What a finished run cost, and what an hour of it was said to cost."""
+    """What a finished run cost, how long it was paid for, and the price that was agreed to."""
 
     run_s: float
     usd_per_h: float

@@ -1,9 +1,15 @@
 """Runs that are interrupted: what preemptions add to a running time, as quantiles.
 
-Interruptions come as a Poisson process while the job runs. Each one loses the work since the last
-checkpoint, half an interval on average (J. W. Young, "A first order approximation to the optimum
-checkpoint interval", 1974; J. T. Daly, "A higher order estimate...", 2006), and the time to start
-again.
+Interruptions come as a Poisson process while the job runs. Each takes the job back to its last
+checkpoint, and the stretch between two checkpoints is tried until it goes through once without one
+(J. T. Daly, "A higher order estimate of the optimum checkpoint interval for restart dumps", 2006,
+section 2). With hazard h, stretches of t and T/t of them::
+
+    failures  K ~ negative binomial of T/t successes, each of probability e^(-h t)
+    lost      1/h - t / (e^(h t) - 1) of a stretch on average, and (e^(h R) - 1) / h to start again
+
+so that their expected number is T/t (e^(h t) - 1): hardly more than h T while stretches are short,
+and beyond all bounds where a long run saves nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +29,15 @@ RESTART_S = 120.0
 MAX_INTERRUPTIONS = 500.0
 """More than so many in one run are counted as so many: nobody would choose such an option."""
 
+_LARGEST_LOG = 500.0
+"""Of the odds that a stretch fails, as numbers beyond e^700 are none."""
+_LEAST_INTERRUPTIONS = 1e-9
+"""Fewer than so many in a whole run are none."""
+_SHORTEST_S = 1.0
+"""Checkpoints are no closer than that."""
+_RARE = 1e-6
+"""Interruptions of one stretch up to which the time lost is half of it, to rounding."""
+
 
 def interrupted(
     run_s: Array, *, per_h: Array, checkpoint_interval_s: Array, restart_s: float = RESTART_S
@@ -32,8 +47,8 @@ def interrupted(
     Args:
         run_s: Quantiles of the running time without them, s, shape (n, len(LEVELS)).
         per_h: Expected interruptions per hour of running, shape (n,).
-        checkpoint_interval_s: Shape (n,). 0 stands for none but the last checkpoint: all the work
-            of a run is then lost with an interruption, half of it on average.
+        checkpoint_interval_s: Shape (n,). 0 stands for none but the last checkpoint: each
+            interruption then loses all that has run.
         restart_s: From an interruption to the first step after it.
 
     Returns:
@@ -41,33 +56,47 @@ def interrupted(
         expected, shape (n,).
     """
     running = mean(run_s)
-    expected = np.minimum(per_h * running / 3600, MAX_INTERRUPTIONS)
-    risky = expected > 0
-    run = run_s
+    risky = per_h * running / 3600 > _LEAST_INTERRUPTIONS
+    expected, run = np.zeros(len(running)), run_s
     if risky.any():
+        hazard, work = per_h[risky] / 3600, running[risky]
+        interval = checkpoint_interval_s[risky]
+        stretch = np.where(interval > 0, np.minimum(np.maximum(interval, _SHORTEST_S), work), work)
+        rate = hazard * stretch
+        odds = np.expm1(np.minimum(rate, _LARGEST_LOG))
+        lost_s = np.where(rate > _RARE, 1 / hazard - stretch / odds, stretch / 2)
+        again_s = np.expm1(np.minimum(hazard * restart_s, _LARGEST_LOG)) / hazard
+        stretches = work / stretch
+        expected[risky] = np.minimum(stretches * odds, MAX_INTERRUPTIONS)
+        extra = failures(stretches, odds) * (lost_s + again_s)[:, None]
         run = run_s.copy()
-        since = np.where(checkpoint_interval_s > 0, checkpoint_interval_s, running)[risky]
-        loss_s = np.minimum(since, running[risky]) / 2 + restart_s
-        extra = poisson_quantiles(expected[risky]) * loss_s[:, None]
         run[risky] = ordered(add_independent(run_s[risky], extra))
     return run, expected
 
 
-def poisson_quantiles(expected: Array) -> Array:
-    """Quantiles of a Poisson count with the given means, shape (n, len(LEVELS))."""
+def failures(successes: Array, odds: Array) -> Array:
+    """Quantiles of how often one fails before so many successes, at most `MAX_INTERRUPTIONS`.
+
+    Args:
+        successes: Shape (n,); need not be whole.
+        odds: Probability of a failure over that of a success, shape (n,).
+
+    Returns:
+        Shape (n, len(LEVELS)).
+    """
     levels = np.asarray(LEVELS)
-    probability = np.exp(-expected)
+    failing = odds / (1 + odds)
+    probability = np.exp(-successes * np.log1p(odds))
     cumulative = probability.copy()
-    counts = np.zeros((expected.shape[0], len(LEVELS)))
-    count = 0
-    while True:
+    counts = np.zeros((len(successes), len(LEVELS)))
+    for count in range(int(MAX_INTERRUPTIONS)):
         missing = cumulative[:, None] < levels
         if not missing.any():
-            return counts
+            break
         counts += missing
-        count += 1
-        probability = probability * expected / count
+        probability = probability * failing * (successes + count) / (count + 1)
         cumulative = cumulative + probability
+    return counts
 
 
 def ordered(quantiles: Array) -> Array:

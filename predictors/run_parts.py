@@ -36,6 +36,9 @@ _UNSEEN_START_S = 10.0
 _UNSEEN_CHECKPOINT_S, _UNSEEN_CHECKPOINT_LOG_SD = 1.0, 2.0
 """From nothing to half a minute: models are small or large, and so are disks."""
 _LEAST_CHECKPOINT_S = 1e-9
+_LEAST_SHARE = 0.25
+"""Of the longest measurement of a part with as many workers: shorter ones count as that long, as
+logarithms of next to nothing would rule their mean and spread."""
 _PRIOR_ROWS = 4.0
 """So many measurements the noise of a part that is assumed beforehand counts for."""
 
@@ -58,14 +61,15 @@ class Part:
         if not self.seen:
             return np.full(len(workers), self.unseen_s), np.full(len(workers), self.unseen_log_sd)
         counts = np.asarray([w for w, _ in self.seen], dtype=float)
-        logs = np.log(np.maximum([s for _, s in self.seen], 1e-6))
+        seen_s = np.asarray([s for _, s in self.seen])
         median, sd = np.empty(len(workers)), np.empty(len(workers))
         for value in np.unique(workers):
             distance = np.abs(np.log2(counts / value))
             nearest = distance == distance.min()
-            here = workers == value
-            median[here] = np.exp(logs[nearest].mean())
-            sd[here] = self._noise(logs[nearest]) + 0.15 * distance.min()
+            here, near_s = workers == value, seen_s[nearest]
+            logs = np.log(np.maximum(near_s, max(_LEAST_SHARE * near_s.max(), 1e-6)))
+            median[here] = np.exp(logs.mean())
+            sd[here] = self._noise(logs) + 0.15 * distance.min()
         return median, sd
 
     def _noise(self, logs: Array) -> float:

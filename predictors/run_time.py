@@ -191,7 +191,7 @@ class RunTimeRegressor(Estimator):
         run_s, expected = interrupted(
             running_s,
             per_h=columns["interruptions_per_h"],
-            checkpoint_interval_s=columns["checkpoint_interval_s"],
+            checkpoint_interval_s=columns["checkpoint_interval_s"] * self.saves,
             restart_s=self.restart_s,
         )
         return Runs(

@@ -76,7 +76,8 @@ class RunSummary:
 
     `predicted_total_s` and `predicted_cost_usd` are the chosen option's, as agreed at launch.
     `within_interval` says whether the real total time fell into its 90 % interval; it is None of a
-    run that was `adjusted`, as the prediction was about another one.
+    run that was `adjusted`, as the prediction was about another one. `held_s` is how long resources
+    were held, which is what was paid for, and `usd_per_h` the price that was agreed to.
     """
 
     id: str
@@ -97,6 +98,8 @@ class RunSummary:
     supervisor_alive: bool = False
     reason: str | None = None
     adjusted: bool = False
+    held_s: float = 0.0
+    usd_per_h: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

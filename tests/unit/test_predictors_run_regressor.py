@@ -82,8 +82,15 @@ def test_interruptions_lengthen_a_run_and_are_counted() -> None:
         fitted().runs(run(epochs=[100.0], interruptions_per_h=[h], checkpoint_interval_s=[600.0]))
         for h in (0.0, 1.0)
     )
-    assert risky.interruptions[0] == pytest.approx(safe.run_s[0, I50] / 3600, rel=0.05)
+    stretches = safe.run_s[0, I50] / 600  # each of a sixth of an hour
+    assert risky.interruptions[0] == pytest.approx(stretches * np.expm1(1 / 6), rel=0.05)
     assert risky.run_s[0, I50] > safe.run_s[0, I50] + 100.0
+
+
+def test_a_job_that_saves_nothing_loses_all_that_has_run() -> None:
+    asked = run(epochs=[100.0], interruptions_per_h=[1.0], checkpoint_interval_s=[600.0])
+    saving, losing = (RunTimeRegressor(saves=s).fit(*trials()).predict(asked)[0] for s in (1, 0))
+    assert losing > 1.3 * saving
 
 
 def test_draws_have_the_median_of_the_prediction() -> None:

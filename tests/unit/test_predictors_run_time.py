@@ -178,6 +178,15 @@ def test_starts_that_differ_between_probes_widen_what_is_expected_of_the_next() 
     assert starts_alike.at(workers)[1] < 0.2 < 0.4 < starts_apart.at(workers)[1]
 
 
+def test_a_part_that_took_nothing_once_does_not_rule_the_others() -> None:
+    rng = np.random.default_rng(0)
+    probes = [QUIET.probe(rng, 1, m) for m in (8, 16, 32)]
+    part = parts_of([replace(p, rest_s=s) for p, s in zip(probes, (0.0, 3.0, 3.0), strict=True)])
+    median, sd = part.rest.at(np.asarray([1.0]))
+    assert 1.5 < median[0] < 3.0
+    assert median[0] * np.exp(2.33 * sd[0]) < 12.0
+
+
 def test_one_hiccup_is_not_taken_for_every_step() -> None:
     rng = np.random.default_rng(0)
     probe = replace(QUIET.probe(rng), step_time_s=(*[1.0] * 29, 60.0))

@@ -540,6 +540,16 @@ def test_finished_runs_are_kept_for_calibration(shop):
     assert pairs[1][1] > real
 
 
+def test_bills_of_finished_runs_are_for_the_time_held_at_the_price_agreed_to(shop):
+    shop.done("r-0001")
+    (bill,) = finished_runs(shop.state.path).bills
+    plan = shop.services.view("r-0001").plan
+    assert bill.usd_per_h == plan.option.price.usd_per_h
+    assert bill.cost_usd == pytest.approx(bill.usd_per_h * bill.run_s / 3600, rel=0.01)
+    # A wait, or a correction that the prediction held already, would show here.
+    assert bill.run_s <= shop.services.view("r-0001").summary.total_s
+
+
 # ---- one machine for several runs
 
 

@@ -46,6 +46,8 @@ def run_summary(
         supervisor_alive=supervisor_alive,
         reason=record.reason,
         adjusted=adjusted,
+        held_s=record.held_s,
+        usd_per_h=plan.option.price.usd_per_h,
     )
 
 

@@ -262,7 +262,6 @@ def finished_runs(state_dir: Path) -> FinishedRuns:
         if run.state is not RunState.DONE or run.total_s is None or run.adjusted:
             continue
         times.append((run.predicted_total_s, run.total_s))
-        if run.predicted_cost_usd.p50 > 0 and run.spent_usd > 0 and run.predicted_total_s.p50 > 0:
-            usd_per_h = run.predicted_cost_usd.p50 / run.predicted_total_s.p50 * 3600
-            bills.append(Bill(run_s=run.total_s, usd_per_h=usd_per_h, cost_usd=run.spent_usd))
+        if run.held_s > 0 and run.usd_per_h > 0 and run.spent_usd > 0:
+            bills.append(Bill(run_s=run.held_s, usd_per_h=run.usd_per_h, cost_usd=run.spent_usd))
     return FinishedRuns(times=tuple(times), bills=tuple(bills))
