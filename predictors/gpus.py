@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -34,6 +35,7 @@ PEAKS: dict[str, Peak] = {
     "T4": _peak(8.1, 65, 320),
     "RTX2080TI": _peak(13.4, 108, 616),
     "RTX6000": _peak(16.3, 131, 672),
+    "RTX6000ADA": _peak(91.1, 364, 960),
     "RTX3090": _peak(35.6, 142, 936),
     "RTXA5000": _peak(27.8, 111, 768),
     "RTXA6000": _peak(38.7, 155, 768),
@@ -43,8 +45,6 @@ PEAKS: dict[str, Peak] = {
     "A30": _peak(10.3, 165, 933),
     "A40": _peak(37.4, 150, 696),
     "A100": _peak(19.5, 312, 1555),
-    "A10080GB": _peak(19.5, 312, 2039),
-    "A100SXM80GB": _peak(19.5, 312, 2039),
     "L4": _peak(30.3, 121, 300),
     "L40": _peak(90.5, 181, 864),
     "L40S": _peak(91.6, 362, 864),
@@ -54,16 +54,28 @@ PEAKS: dict[str, Peak] = {
     "B200": _peak(75.0, 2250, 8000),
 }
 """By type, without separators and in capitals."""
+_A100_80GB = _peak(19.5, 312, 2039)
+
+_BRANDS = frozenset({"NVIDIA", "TESLA", "GEFORCE", "QUADRO"})
+_BUILD = re.compile(r"(SXM\d?|PCIE)?(\d\d+GB)?")
+"""What may follow a type without a separator: how it is mounted, and its memory."""
+_LONGEST = 3
+"""Words of a type, as in `RTX 2080 Ti`."""
 
 
 def type_of(gpu: str) -> str:
-    """A GPU's type: the longest known one that its name begins with, else its plain name."""
-    name = (
-        "".join(c for c in gpu.upper() if c.isalnum()).removeprefix("NVIDIA").removeprefix("TESLA")
-    )
-    return max((key for key in PEAKS if name.startswith(key)), key=len, default=name)
+    """A type: the known one that most of the first words of a name spell, else the plain name."""
+    words = [w for w in re.findall(r"[A-Z0-9]+", gpu.upper()) if w not in _BRANDS]
+    for count in range(min(len(words), _LONGEST), 0, -1):
+        if (name := "".join(words[:count])) in PEAKS:
+            return name
+    first = words[0] if words else ""
+    begins = [key for key in PEAKS if first.startswith(key) and _BUILD.fullmatch(first[len(key) :])]
+    return max(begins, key=len, default="".join(words))
 
 
 def peak_of(gpu: str) -> Peak | None:
     """The peak of a GPU type, None of one that is not known."""
+    if type_of(gpu) == "A100" and "80GB" in gpu.upper().replace(" ", ""):
+        return _A100_80GB
     return PEAKS.get(type_of(gpu))
