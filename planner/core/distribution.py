@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isnan
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
@@ -57,7 +58,8 @@ class Distribution:
     def __post_init__(self) -> None:
         if len(self.quantiles) != len(LEVELS):
             raise ValueError(f"need {len(LEVELS)} quantiles, got {len(self.quantiles)}")
-        if not all(low <= high for low, high in pairwise(self.quantiles)):  # also false for NaN
+        # Sorting lets not-a-number pass. Both are faster than looking at each pair.
+        if isnan(sum(self.quantiles)) or sorted(self.quantiles) != list(self.quantiles):
             raise ValueError(f"quantiles must not decrease: {self.quantiles}")
 
     @classmethod
