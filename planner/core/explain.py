@@ -19,7 +19,7 @@ _BEST: dict[Prefer, str] = {
 }
 
 _BOTTLENECK: dict[Bottleneck, str] = {
-    "gpu": "Computing takes most of each step: more workers or a faster device would help.",
+    "gpu": "Computing takes most of each step: a faster device would help.",
     "loader": "Waiting for data takes much of each step: more loader workers or faster storage"
     " would help.",
     "network": "Workers wait for each other's gradients: fewer workers, or a larger micro-batch"

@@ -1,4 +1,9 @@
-"""The command: `python -m predictors.evaluate --data DIR [--train DIR] --json`."""
+"""The command: `python -m predictors.evaluate --data DIR [--train DIR] --json`.
+
+Tasks: A1, A2, A3 (a step on other placements, from 3, 6 and 9 trials), B1 (another GPU type), C1
+(larger systems), E1, E2, E3 (language models). All of them take some minutes, most of which go into
+fitting the peers anew for each judged job.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ from pathlib import Path
 from planner.core.errors import PlannerError
 from predictors.evaluate.data import read
 from predictors.evaluate.reliability import achieved, draw
-from predictors.evaluate.scores import METHODS, Score, answers, scores
+from predictors.evaluate.scores import METHODS, Answer, Score, answers, scores
 from predictors.evaluate.tasks import TASKS, cases
 
 SCHEMA = "planner.predictor_eval/1"
@@ -27,11 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         judged = read(args.data)
         training = read(args.train) if args.train else judged
-        found = [
-            answer
-            for task in args.task
-            for answer in answers(cases(task, judged, training, args.hold_out), args.method)
-        ]
+        found: list[Answer] = []
+        for task in args.task:
+            print(f"{task} ...", file=sys.stderr, flush=True)
+            found += answers(cases(task, judged, training, args.hold_out), args.method)
         rows = scores(found)
         if args.plot:
             draw(achieved(found), args.plot)

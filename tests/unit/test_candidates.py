@@ -89,6 +89,26 @@ def test_a_script_that_is_not_distributed_gets_one_worker_and_a_warning() -> Non
     assert "set workers in [job]" in (warnings[0].hint or ""), "the key of a job file"
 
 
+def test_wanted_workers_that_no_place_has_are_told() -> None:
+    job = replace(JOB, worker_counts=(1, 4))
+    found, warnings = trials(job, offers(1, 2), 64, distributed=True)
+    assert {t.resources.workers for t in found} == {1}
+    assert [w.code for w in warnings] == ["job.workers_not_offered"]
+    assert "workers = 4" in warnings[0].text
+    with pytest.raises(UsageError, match=r"no place offers workers = 4, 8: there are 1, 2"):
+        trials(replace(JOB, worker_counts=(4, 8)), offers(1, 2), 64, distributed=True)
+
+
+@pytest.mark.parametrize(("tier", "unused"), [(1, "24"), (0, "16, 24")])
+def test_wanted_micro_batches_that_cannot_be_are_told(tier: int, unused: str) -> None:
+    job = replace(JOB, tier=tier, micro_batches=(16, 24, 64))
+    _, warnings = trials(job, offers(1), 64, distributed=True)
+    assert [w.code for w in warnings] == ["job.micro_batches_unused"]
+    assert f"micro_batches = {unused} is left out" in warnings[0].text
+    fitting = replace(JOB, micro_batches=(16, 64))
+    assert trials(fitting, offers(1), 64, distributed=True)[1] == ()
+
+
 def test_when_nothing_fits_the_job_is_told() -> None:
     with pytest.raises(UsageError, match="global batch of 7"):
         trials(replace(JOB, worker_counts=(2,)), offers(2), 7, distributed=True)

@@ -15,8 +15,8 @@ from planner.services.estimating.dataset import scan_data
 from planner.services.estimating.fingerprint import (
     environment_versions,
     job_fingerprint,
-    source_mentions,
 )
+from planner.services.estimating.sources import source_mentions
 
 
 @pytest.fixture
@@ -149,3 +149,32 @@ def test_sources_are_searched_for_words(job: JobSpec) -> None:
     assert not source_mentions(job, ("DistributedDataParallel",))
     (Path(job.workdir) / "lib" / "model.py").write_text("DistributedDataParallel(model)\n")
     assert source_mentions(job, ("DistributedDataParallel",))
+
+
+def test_sources_that_the_job_does_not_use_say_nothing_of_it(job: JobSpec) -> None:
+    (Path(job.workdir) / "other.py").write_text("DistributedDataParallel(model)\n")
+    assert not source_mentions(job, ("DistributedDataParallel",))
+    (Path(job.workdir) / "lib" / "model.py").write_text("def build():\n    from .. import other\n")
+    assert source_mentions(job, ("DistributedDataParallel",))
+
+
+@pytest.mark.parametrize(
+    "command", [("python", "-m", "lib.model"), ("python", "lib/model.py", "--config", "c.yaml")]
+)
+def test_sources_are_found_however_they_are_started(job: JobSpec, command) -> None:
+    folder = Path(job.workdir)
+    (folder / "c.yaml").write_text("epochs: 3\n")
+    (folder / "train.py").write_text("DistributedDataParallel(model)\n")
+    started = replace(job, command=command)
+    assert not source_mentions(started, ("DistributedDataParallel",))
+    (folder / "lib" / "model.py").write_text("import train\n")
+    assert source_mentions(started, ("DistributedDataParallel",))
+
+
+@pytest.mark.parametrize("command", [("bash", "start.sh"), ("python", "train.py"), ("./run",)])
+def test_all_sources_count_where_nobody_can_tell_which_are_used(job: JobSpec, command) -> None:
+    folder = Path(job.workdir)
+    (folder / "start.sh").write_text("python other.py\n")
+    (folder / "train.py").write_text("def (:\n")
+    (folder / "other.py").write_text("DistributedDataParallel(model)\n")
+    assert source_mentions(replace(job, command=command), ("DistributedDataParallel",))

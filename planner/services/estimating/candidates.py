@@ -136,6 +136,24 @@ def batch_unknown(job: JobSpec, offers: Offers) -> Trial:
     return Trial(place=place, offer=offer, knobs=spread)
 
 
+def _not_offered(job: JobSpec, offers: Offers) -> list[Warning_]:
+    """Wanted worker counts that no place has.
+
+    Raises:
+        UsageError: None of them is offered.
+    """
+    offered = sorted({offer.resources.workers for _, offer in offers.found})
+    missing = [count for count in job.worker_counts if count not in offered]
+    if not missing:
+        return []
+    wanted, there = (", ".join(map(str, counts)) for counts in (missing, offered))
+    hint = "Change workers in [job], or what the places have in [[where]] (slots, gpus)."
+    if len(missing) == len(job.worker_counts):
+        raise UsageError(f"no place offers workers = {wanted}: there are {there}", hint=hint)
+    text = f"workers = {wanted} is left out: the places offer {there}."
+    return [Warning_(code="job.workers_not_offered", text=text, hint=hint)]
+
+
 def trials(
     job: JobSpec, offers: Offers, global_batch: int, *, distributed: bool
 ) -> tuple[tuple[Trial, ...], tuple[Warning_, ...]]:
@@ -162,6 +180,7 @@ def trials(
             )
             hint = "Give attach() model= and optimizer=, or set workers in [job]."
             warnings.append(Warning_(code="job.not_distributed", text=text, hint=hint))
+    warnings += _not_offered(job, offers)
     found = [
         Trial(place=place, offer=offer, knobs=knobs)
         for place, offer in offers.found
@@ -177,7 +196,29 @@ def trials(
             + (", or [parallel]." if job.model else "."),
         )
     found.sort(key=lambda t: (t.resources.workers, *spread_of(t), -t.knobs.micro_batch))
+    warnings += _unused_batches(job, found, global_batch)
     return tuple(found), tuple(warnings)
+
+
+def _unused_batches(job: JobSpec, found: Sequence[Trial], global_batch: int) -> list[Warning_]:
+    """Micro-batches of the job file that no configuration has."""
+    used = {trial.knobs.micro_batch for trial in found}
+    unused = ", ".join(str(m) for m in job.micro_batches if m not in used)
+    if not unused:
+        return []
+    text = f"micro_batches = {unused} is left out: "
+    if job.tier == 0:
+        text += (
+            "without planner.sdk a script makes one pass a step, so that its micro-batch is the "
+            f"global batch of {global_batch} over the workers."
+        )
+        hint = "Use the SDK, or let the global batch change ([adjust] allow in the job file)."
+    else:
+        text += (
+            f"with no number of workers and passes does it make the global batch, {global_batch}."
+        )
+        hint = "Change micro_batches or global_batch in [job]."
+    return [Warning_(code="job.micro_batches_unused", text=text, hint=hint)]
 
 
 def _spreads(job: JobSpec, resources: ResourceConfig) -> Iterator[Knobs]:

@@ -18,10 +18,13 @@ def doubt_warnings(
     doubts: Doubts, configs: Sequence[tuple[ResourceConfig, Knobs]]
 ) -> tuple[Warning_, ...]:
     """What is doubtful of the probes, and of options that they say little about."""
-    return (*_of_probes(doubts), *_of_options(doubts, [configs[i] for i in doubts.far]))
+    return (
+        *_of_probes(doubts, len(configs)),
+        *_of_options(doubts, [configs[i] for i in doubts.far]),
+    )
 
 
-def _of_probes(doubts: Doubts) -> list[Warning_]:
+def _of_probes(doubts: Doubts, configs: int) -> list[Warning_]:
     found = []
     if doubts.bad_times:
         text = (
@@ -31,11 +34,13 @@ def _of_probes(doubts: Doubts) -> list[Warning_]:
         hint = "Check the clock that the script reports times from."
         found.append(Warning_(code="probe.bad_times", text=text, hint=hint))
     if doubts.single:
-        text = (
-            "Everything rests on one probe, which nothing confirms: how times change with workers"
-            " and micro-batch is taken from other jobs."
+        text = "Everything rests on one probe, which nothing confirms" + (
+            "."
+            if configs == 1
+            else ": how times change with workers and micro-batch is taken from other jobs."
         )
-        found.append(Warning_(code="probe.only_one", text=text, hint=_MORE))
+        hint = "planner estimate --fresh tries it again." if configs == 1 else _MORE
+        found.append(Warning_(code="probe.only_one", text=text, hint=hint))
     if doubts.only_batch is not None:
         text = (
             f"All probes had a micro-batch of {doubts.only_batch}: options with others rest on how"

@@ -53,7 +53,7 @@ def work_warnings(job: JobSpec, work: WorkLoad) -> tuple[Warning_, ...]:
     if job.tier == 0:
         text = (
             f"The script does not tell planner its work: {planned} of {work.samples} samples are "
-            "planned for, as the job says."
+            "planned for, as the job file and the data say."
         )
         hint = "Check epochs and samples in [job], or use the SDK (docs/training-script.md)."
         return (Warning_(code="job.work_untold", text=text, hint=hint),)

@@ -60,8 +60,8 @@ def source_digest(job: JobSpec, *, exclude: tuple[Path, ...] = ()) -> str:
     skipped = {str(path) for path in exclude}
     if job.data:
         skipped.add(job.data)
-    named = set(_named_files(job, root))
-    found = list(_python_files(root, skipped))
+    named = set(named_files(job, root))
+    found = list(python_files(root, skipped))
     too_many = len(found) > SOURCE_LIMIT_FILES or _total_bytes(found) > SOURCE_LIMIT_BYTES
     digest = hashlib.sha256()
     for path in sorted(named if too_many else named.union(found)):
@@ -72,24 +72,6 @@ def source_digest(job: JobSpec, *, exclude: tuple[Path, ...] = ()) -> str:
         name = os.path.relpath(path, root)
         digest.update(f"{name}\0{len(content)}\0".encode("utf-8", "surrogateescape") + content)
     return digest.hexdigest()
-
-
-def source_mentions(
-    job: JobSpec, words: tuple[str, ...], *, exclude: tuple[Path, ...] = ()
-) -> bool:
-    """Whether a source file of the job holds any of these words."""
-    root = Path(job.workdir)
-    skipped = {str(path) for path in exclude} | ({job.data} if job.data else set())
-    files = {*_named_files(job, root), *_python_files(root, skipped)}
-    wanted = [word.encode() for word in words]
-    for path in sorted(files):
-        try:
-            content = path.read_bytes()
-        except OSError:
-            continue  # gone or unreadable: it mentions nothing
-        if any(word in content for word in wanted):
-            return True
-    return False
 
 
 def environment_versions(job: JobSpec) -> tuple[str, ...]:
@@ -117,7 +99,8 @@ def environment_versions(job: JobSpec) -> tuple[str, ...]:
     return ()
 
 
-def _named_files(job: JobSpec, root: Path) -> Iterator[Path]:
+def named_files(job: JobSpec, root: Path) -> Iterator[Path]:
+    """Small files that the job's command names, its data set aside."""
     for argument in job.command[1:]:
         path = root / argument
         try:
@@ -128,7 +111,8 @@ def _named_files(job: JobSpec, root: Path) -> Iterator[Path]:
             yield path
 
 
-def _python_files(root: Path, skipped: set[str]) -> Iterator[Path]:
+def python_files(root: Path, skipped: set[str]) -> Iterator[Path]:
+    """The `.py` files of a folder, but for hidden folders, environments and what is skipped."""
     for seen, (folder, subfolders, names) in enumerate(os.walk(root)):
         if seen == FOLDER_LIMIT:
             return

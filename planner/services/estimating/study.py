@@ -20,8 +20,9 @@ from planner.services.estimating.candidates import (
 )
 from planner.services.estimating.dataset import DataStats, scan_data
 from planner.services.estimating.estimatewarnings import DEFAULT_BATCH, assumed_batch
-from planner.services.estimating.fingerprint import job_fingerprint, source_mentions
+from planner.services.estimating.fingerprint import job_fingerprint
 from planner.services.estimating.slicing import Slice, make_slice
+from planner.services.estimating.sources import source_mentions
 from planner.services.jobenv import uses_placeholder
 from planner.store.layout import StateDir
 
