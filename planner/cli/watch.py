@@ -9,7 +9,7 @@ from enum import Enum
 
 from planner.cli import diagnostics, keys, render
 from planner.cli.runtext import RESTING, live_line
-from planner.core.errors import ExitCode
+from planner.core.errors import ExitCode, UsageError
 from planner.core.plan import Decision
 from planner.core.types import RunState
 from planner.services.api import RunView, Services
@@ -174,8 +174,11 @@ class Watcher:
         diagnostics.say(f"{self.run_id} goes on: planner attach {self.run_id}")
         return Ending.DETACHED
 
-    def _stop(self, ending: Ending) -> Ending:
-        """Checkpoint and release, and wait for it. A third interrupt ends only the viewer."""
+    def _stop(self, ending: Ending) -> Ending | None:
+        """Checkpoint and release, and wait for it. A third interrupt ends only the viewer.
+
+        None where the run came to its end by itself, which is then told as any other.
+        """
         how = "with" if self._keeps else "without"
         diagnostics.say(f"stopping {self.run_id} {how} a checkpoint ...")
         try:
@@ -184,6 +187,10 @@ class Watcher:
         except KeyboardInterrupt:
             diagnostics.say(f"left while it stops: planner status {self.run_id}")
             return ending
+        except UsageError:
+            if self.services.view(self.run_id).summary.state in RESTING:
+                return None
+            raise
         if view.summary.state is RunState.PAUSED:
             diagnostics.say(_released(view))
         return ending

@@ -9,6 +9,7 @@ from support.fake_services import RUN_ID, FakeServices, view
 from support.planning import NOW
 
 from planner.cli.watch import Changes, Ending, Watcher, ignore
+from planner.core.errors import UsageError
 from planner.core.plan import Decision
 from planner.core.types import RunState
 from planner.services.api import LogLine, RunView
@@ -44,6 +45,34 @@ def test_the_log_is_followed_from_where_it_ends(
     assert ending is Ending.DETACHED
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("|")]
     assert lines == ["| new line 1", "| new line 2", "| new line 3"]
+
+
+class EndsMeanwhile(FakeServices):
+    """A run that comes to its end while its user is asked what to do."""
+
+    def pause(self, run_id: str) -> None:
+        self.views = [view(RunState.DONE)]
+        raise UsageError(f"run {run_id} is done and cannot be paused")
+
+
+def test_a_run_that_ends_while_one_is_asked_is_told_as_any_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    services = EndsMeanwhile()
+    services.views = [view()]
+
+    def interrupted(_: float) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("planner.cli.keys.reader", lambda **_: nullcontext(interrupted))
+    monkeypatch.setattr("planner.cli.keys.cooked", nullcontext)
+    monkeypatch.setattr("planner.cli.diagnostics.ask", lambda _: "s")
+    seen: list[RunView] = []
+    watcher = Watcher(
+        services=services, run_id=RUN_ID, owner=True, interactive=True, show=seen.append
+    )
+    assert watcher.watch() is Ending.RESTED
+    assert seen[-1].summary.state is RunState.DONE
 
 
 def told(*decisions: tuple[str, str], ended: str | None = None) -> list[str]:
