@@ -14,9 +14,10 @@ from planner.core.distribution import LEVELS, Evidence
 from planner.core.prediction import MemoryParts
 from planner.core.types import Knobs, ProbeResult, ResourceConfig
 from predictors import features
-from predictors.memory import MemoryRegressor, Trial
+from predictors.memory import MemoryRegressor
 from predictors.memory_law import StateBytes
 from predictors.memory_sharding import respread
+from predictors.memory_trials import Trial
 
 if TYPE_CHECKING:
     from planner.core.distribution import Array

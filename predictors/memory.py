@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,6 +22,7 @@ from predictors.memory_law import (
     prior,
     quantiles_of,
 )
+from predictors.memory_trials import Trial, bounded, trials_of
 from predictors.posterior import optimise, perturbations
 
 if TYPE_CHECKING:
@@ -29,23 +30,10 @@ if TYPE_CHECKING:
     from predictors.features import Index
 
 _KIND = "memory/2"
-_SURPRISE = 0.03
-"""P(out of memory) of what ran well before, and 1 less that of what ran out of it: trials are
-short, and a machine can be fuller tomorrow."""
 _STUCK = 4.0
 """A member whose cost is so much above that from another start did not get to where it should."""
 _CONTEXT_BYTES = 5e8
 """What a GPU's context takes beside what torch's counter tells; a guess where it was not seen."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """What became of one trial: it fitted into so much memory, or did not."""
-
-    micro_batch: float
-    several: bool
-    capacity_bytes: float
-    failed: bool
 
 
 class MemoryRegressor(Estimator):
@@ -145,7 +133,7 @@ class MemoryRegressor(Estimator):
         self.context_bytes_ = 0.0 if self.on_cpu_ else _CONTEXT_BYTES
         if context_bytes is not None:
             self.context_bytes_ = float(context_bytes)
-        self.trials_ = _trials(columns, np.where(failed, y, capacity), failed)
+        self.trials_ = trials_of(columns, np.where(failed, y, capacity), failed)
         self.state_ = state or StateBytes()
         if self.state_.weights + self.state_.optimizer > 0.98 * y[~failed].min():
             self.state_ = StateBytes()
@@ -223,11 +211,7 @@ class MemoryRegressor(Estimator):
         distance = (np.log(self._peaks(columns)) - np.log(usable)) / sigma
         normal = NormalDist().cdf
         risk = np.asarray([np.mean([normal(z) for z in row]) for row in distance.T])
-        failed, fitted = self._tried(columns, failed=True), self._tried(columns, failed=False)
-        risk = np.where(failed, np.maximum(risk, 1 - _SURPRISE), risk)
-        risk = np.where(fitted, np.minimum(risk, _SURPRISE), risk)
-        risk = np.where(failed & fitted, 0.5, risk)
-        return np.where(np.isfinite(capacity), risk, 0.0)[back]
+        return bounded(risk, self.trials_, columns, capacity)[back]
 
     def carried_over(self, *, on_cpu: bool, trials: Sequence[Trial] = ()) -> Self:
         """The same job on a kind of machine that it was not tried on, less certain.
@@ -263,20 +247,6 @@ class MemoryRegressor(Estimator):
         """What a peak may be, bytes, to fit into so much memory with the usual slack."""
         usable: Array = (capacity - self.context_bytes_) / (1 + self.slack)
         return usable
-
-    def _tried(self, columns: Table, *, failed: bool) -> Index:
-        """Where a trial that failed had no more work and no less memory, or one that fitted."""
-        known = np.zeros(len(columns["workers"]), bool)
-        several = columns["workers"] > 1
-        for trial in self.trials_:
-            if trial.failed != failed:
-                continue
-            sign = 1 if failed else -1
-            harder = sign * columns["micro_batch"] >= sign * trial.micro_batch
-            fuller = sign * columns["capacity"] <= sign * trial.capacity_bytes
-            beside = several >= trial.several if failed else several <= trial.several
-            known |= harder & fuller & beside
-        return known
 
     def leave_one_out(self, X: Any, y: Any, *, state: StateBytes | None = None) -> Array:
         """Median prediction for every row from the others, bytes.
@@ -332,20 +302,6 @@ class MemoryRegressor(Estimator):
         model.trials_ = tuple(Trial(**trial) for trial in data["trials"])
         model.n_features_in_ = 3
         return model
-
-
-def _trials(columns: Table, capacity: Array, failed: Index) -> tuple[Trial, ...]:
-    """What is known to fit and not to fit."""
-    return tuple(
-        Trial(
-            micro_batch=float(columns["micro_batch"][i]),
-            several=bool(columns["workers"][i] > 1),
-            capacity_bytes=float(capacity[i]),
-            failed=bool(failed[i]),
-        )
-        for i in range(len(capacity))
-        if np.isfinite(capacity[i]) and capacity[i] > 0
-    )
 
 
 def _distinct(columns: Table) -> tuple[dict[str, Array], Index]:
