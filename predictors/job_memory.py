@@ -72,6 +72,7 @@ class JobMemory:
             configs: All on one kind of machine.
             columns: The same as a table.
         """
+        columns = features.by_replica(columns)
         first = configs[0][0]
         key = features.machine_key(first)
         model, evidence = self._model(key, on_cpu=not first.gpu)
@@ -109,7 +110,7 @@ class JobMemory:
         result._models = {}
         for key, model in self._models.items():
             rows = [(p, peak) for p, peak, failed in result._rows.get(key, []) if not failed]
-            seen = features.probe_table([p for p, _ in rows]) if rows else None
+            seen = _table_of([p for p, _ in rows]) if rows else None
             result._models[key] = respread(
                 model,
                 state_share=state_share,
@@ -134,7 +135,7 @@ class JobMemory:
             trials=[
                 Trial(
                     micro_batch=p.knobs.micro_batch,
-                    several=p.resources.workers > 1,
+                    several=p.knobs.replicas(p.resources.workers) > 1,
                     capacity_bytes=bound,
                     failed=True,
                 )
@@ -164,7 +165,7 @@ class JobMemory:
 
 def _fit(rows: Sequence[Row], state: StateBytes | None, seed: int) -> MemoryRegressor:
     return MemoryRegressor(random_state=seed).fit(
-        features.probe_table([p for p, _, _ in rows]),
+        _table_of([p for p, _, _ in rows]),
         [peak for _, peak, _ in rows],
         [failed for _, _, failed in rows],
         state=state,
@@ -208,7 +209,7 @@ def errors_of(probes: Sequence[ProbeResult], *, seed: int) -> list[float]:
     if len({p.knobs.micro_batch for p, _ in rows}) < 2:
         return []
     peaks = np.asarray([peak for _, peak in rows])
-    columns = features.probe_table([p for p, _ in rows])
+    columns = _table_of([p for p, _ in rows])
     left = MemoryRegressor(random_state=seed).leave_one_out(columns, peaks, state=state_of(probes))
     return [float(e) for e in np.abs(left / peaks - 1)]
 
@@ -220,9 +221,14 @@ def _by_machine(probes: Sequence[ProbeResult]) -> dict[str, list[Row]]:
     return groups
 
 
+def _table_of(probes: Sequence[ProbeResult]) -> features.Table:
+    """Trials by replica: one alone has nothing to synchronise, over however many workers."""
+    return features.by_replica(features.probe_table(probes))
+
+
 def _shape(resources: ResourceConfig, knobs: Knobs) -> tuple[bool, int]:
     """What a worker's peak depends on."""
-    return resources.workers > 1, knobs.micro_batch
+    return knobs.replicas(resources.workers) > 1, knobs.micro_batch
 
 
 def _parts(

@@ -6,7 +6,7 @@ backward pass needs. The peak is at one of two moments::
 
     forward  = kept G + A (m / reference)^curvature        the forward pass is done
     step     = (1 + scratch) G                             the optimiser steps, activations are gone
-    peak     = context + W + O + max(forward, step) + synchronisation (workers > 1)
+    peak     = context + W + O + max(forward, step) + synchronisation (replicas > 1)
 
 so that below some micro-batch a larger one takes no more memory at all. `kept` is 0 where all
 layers are alike (a transformer: activations go as gradients come) and 1 where the first layers
@@ -114,7 +114,7 @@ def parts_of(
         theta: Shape (members, SIZE).
         state: Of the job.
         reference: The micro-batch that the activations are told at.
-        columns: `workers` and `micro_batch`, n of each.
+        columns: `workers` (replicas, if those are spread) and `micro_batch`, n of each.
         shards: Workers that share weights, gradients and optimiser state; each a number or (n,).
     """
     log_bytes = np.clip(theta[:, :3], 0.0, 36.0)

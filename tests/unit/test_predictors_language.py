@@ -229,6 +229,20 @@ def test_stages_hold_the_activations_of_several_micro_batches() -> None:
     assert one < two == eight
 
 
+def test_a_replica_alone_has_no_buckets_over_however_many_workers() -> None:
+    memory = LanguageMemory([gpu_probe(4), gpu_probe(16)], MODEL, seed=0)
+    asked = [configuration(w, 8, tensor=t, gpu="A100") for w, t in ((1, 1), (2, 1), (2, 2), (4, 2))]
+    found = memory.predict(asked, config_table(asked)).parts
+    buckets = [made_of.synchronisation_bytes for made_of in found if made_of]
+    assert [b > 0 for b in buckets] == [False, True, False, True]
+
+
+def test_replicas_not_workers_tell_whether_a_peak_was_measured() -> None:
+    memory = LanguageMemory([gpu_probe(m, tensor=2) for m in (4, 16)], MODEL, seed=0)
+    asked = [configuration(w, 4, tensor=2, gpu="A100") for w in (2, 4)]
+    assert memory.predict(asked, config_table(asked)).evidence == ["probe", "transfer"]
+
+
 def test_a_peak_that_was_measured_goes_before_shares() -> None:
     odd = gpu_probe(8, tensor=2, peak_device_bytes=9 * GB)
     memory = LanguageMemory([gpu_probe(4), gpu_probe(16), odd], MODEL, seed=0)
