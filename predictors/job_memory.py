@@ -17,7 +17,7 @@ from predictors import features
 from predictors.memory import MemoryRegressor
 from predictors.memory_law import StateBytes
 from predictors.memory_sharding import respread
-from predictors.memory_trials import Trial
+from predictors.memory_trials import Trial, bounded
 
 if TYPE_CHECKING:
     from planner.core.distribution import Array
@@ -53,11 +53,20 @@ class JobMemory:
     Args:
         probes: Of one job.
         seed: Everything drawn at random follows from it.
+        outcomes: Those whose fitting or failing counts, whether or not their peaks do; None for
+            `probes`.
     """
 
-    def __init__(self, probes: Sequence[ProbeResult], *, seed: int) -> None:
+    def __init__(
+        self,
+        probes: Sequence[ProbeResult],
+        *,
+        seed: int,
+        outcomes: Sequence[ProbeResult] | None = None,
+    ) -> None:
         self._probes = tuple(probes)
         self._rows = _by_machine(probes)
+        self._trials = _trials_of(probes if outcomes is None else outcomes)
         state = state_of(probes)
         self._models = {
             key: _fit(rows, state, seed)
@@ -77,11 +86,14 @@ class JobMemory:
         key = features.machine_key(first)
         model, evidence = self._model(key, on_cpu=not first.gpu)
         n = len(configs)
+        capacity = np.asarray([self._capacity_bytes(r) for r, _ in configs])
+        risk = np.zeros(n) if model is None else model.p_oom(columns, capacity)
+        p_oom = bounded(risk, self._trials.get(key, ()), columns, capacity)
         if model is None:
             unknown: list[Evidence] = ["prior"] * n
             return WorkerMemory(
                 quantiles=np.zeros((n, len(LEVELS))),
-                p_oom=np.zeros(n),
+                p_oom=p_oom,
                 evidence=unknown,
                 parts=[None] * n,
             )
@@ -90,7 +102,7 @@ class JobMemory:
         marked: list[Evidence] = ["probe" if _shape(*c) in tried else evidence for c in configs]
         return WorkerMemory(
             quantiles=model.predict_distribution(columns),
-            p_oom=model.p_oom(columns, [self._capacity_bytes(r) for r, _ in configs]),
+            p_oom=p_oom,
             evidence=marked,
             parts=_parts(model, columns, marked),
         )
@@ -130,18 +142,7 @@ class JobMemory:
         _, best = max(
             models, key=lambda kv: (kv[1].on_cpu_ == on_cpu, len(self._rows.get(kv[0], ())))
         )
-        carried = best.carried_over(
-            on_cpu=on_cpu,
-            trials=[
-                Trial(
-                    micro_batch=p.knobs.micro_batch,
-                    several=p.knobs.replicas(p.resources.workers) > 1,
-                    capacity_bytes=bound,
-                    failed=True,
-                )
-                for p, bound, _ in self._rows.get(key, [])
-            ],
-        )
+        carried = best.carried_over(on_cpu=on_cpu)
         return carried, "transfer" if best.on_cpu_ == on_cpu else "prior"
 
     def _capacity_bytes(self, resources: ResourceConfig) -> float:
@@ -219,6 +220,23 @@ def _by_machine(probes: Sequence[ProbeResult]) -> dict[str, list[Row]]:
     for row in rows_of(probes):
         groups.setdefault(features.machine_key(row[0].resources), []).append(row)
     return groups
+
+
+def _trials_of(probes: Sequence[ProbeResult]) -> dict[str, list[Trial]]:
+    """By kind of machine what fitted there and what did not, also where no peak was told."""
+    trials: dict[str, list[Trial]] = {}
+    for probe in probes:
+        failed = probe.state == "oom"
+        bound = _size(probe.capacity_bytes) or (_peak_bytes(probe) if failed else None)
+        if bound and (failed or probe.state == "ok"):
+            trial = Trial(
+                micro_batch=probe.knobs.micro_batch,
+                several=probe.knobs.replicas(probe.resources.workers) > 1,
+                capacity_bytes=bound,
+                failed=failed,
+            )
+            trials.setdefault(features.machine_key(probe.resources), []).append(trial)
+    return trials
 
 
 def _table_of(probes: Sequence[ProbeResult]) -> features.Table:

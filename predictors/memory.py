@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Self
@@ -133,7 +133,7 @@ class MemoryRegressor(Estimator):
         self.context_bytes_ = 0.0 if self.on_cpu_ else _CONTEXT_BYTES
         if context_bytes is not None:
             self.context_bytes_ = float(context_bytes)
-        self.trials_ = trials_of(columns, np.where(failed, y, capacity), failed)
+        self.trials_: tuple[Trial, ...] = trials_of(columns, np.where(failed, y, capacity), failed)
         self.state_ = state or StateBytes()
         if self.state_.weights + self.state_.optimizer > 0.98 * y[~failed].min():
             self.state_ = StateBytes()
@@ -213,7 +213,7 @@ class MemoryRegressor(Estimator):
         risk = np.asarray([np.mean([normal(z) for z in row]) for row in distance.T])
         return bounded(risk, self.trials_, columns, capacity)[back]
 
-    def carried_over(self, *, on_cpu: bool, trials: Sequence[Trial] = ()) -> Self:
+    def carried_over(self, *, on_cpu: bool) -> Self:
         """The same job on a kind of machine that it was not tried on, less certain.
 
         Weights, gradients, optimiser state and activations stay what they are but for work spaces
@@ -222,14 +222,13 @@ class MemoryRegressor(Estimator):
 
         Args:
             on_cpu: Whether workers compute on CPU slots there.
-            trials: What became of those made there.
         """
         self._check_fitted()
         result = copy.copy(self)
         alike = on_cpu == self.on_cpu_
         more = self.transfer_sigma if alike else self.other_kind_sigma
         result.sigma_ = float(np.hypot(self.sigma_, more))
-        result.trials_ = tuple(trials)
+        result.trials_ = ()
         if not alike:
             result.on_cpu_ = on_cpu
             result.context_bytes_ = 0.0 if on_cpu else _CONTEXT_BYTES

@@ -156,3 +156,7 @@ def test_options_beyond_memory_are_told_with_the_least_batch() -> None:
 def test_memory_that_nobody_knows_is_told() -> None:
     nothing = replace(estimate().options[0], memory_bytes=Distribution.exactly(0.0))
     assert "memory.unknown" in [w.code for w in option_warnings([nothing])]
+    crashed = replace(nothing, p_oom=0.97)
+    texts = {w.code: w.text for w in option_warnings([nothing, crashed])}
+    assert "1 of 2 options" in texts["memory.beyond"]
+    assert "no option is refused" not in texts["memory.unknown"]

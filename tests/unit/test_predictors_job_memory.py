@@ -123,6 +123,22 @@ def test_without_any_peak_nothing_is_said() -> None:
         assert found.evidence == ["prior", "prior"]
 
 
+@pytest.mark.parametrize("gpu", ["T4", None])
+def test_what_ran_out_of_memory_is_known_to_without_any_peak(gpu: str | None) -> None:
+    silent = {"peak_device_bytes": None, "peak_outside_bytes": None, "capacity_bytes": 16 * GIB}
+    probes = [trial(8, gpu=gpu, **silent), trial(16, gpu=gpu, state="oom", **silent)]
+    room = {"gpu_memory_bytes": 16 * GIB} if gpu else {"memory_bytes_per_node": 16 * GIB}
+    found = ask(JobMemory(probes, seed=0), 8, 12, 16, 32, gpu=gpu, **room)
+    np.testing.assert_array_equal(found.p_oom, [0.0, 0.0, 0.97, 0.97])
+    assert set(found.evidence) == {"prior"}
+
+
+def test_what_fitted_without_telling_its_peak_fits() -> None:
+    probes = [trial(16), trial(64), trial(256, peak_device_bytes=None)]
+    assert ask(JobMemory(probes[:2], seed=0), 256).p_oom[0] > 0.5
+    assert ask(JobMemory(probes, seed=0), 256).p_oom[0] <= 0.03
+
+
 def test_a_failed_probe_tells_no_sizes() -> None:
     assert state_of([trial(16, state="failed")]) is None
     assert state_of([trial(16, optimizer_bytes=None)]) is None

@@ -162,7 +162,8 @@ def _memory_warnings(options: Sequence[Option]) -> tuple[Warning_, ...]:
         )
         found.append(Warning_(code="memory.beyond", text=text, hint=hint))
     if any(o.memory_bytes.p95 <= 0 for o in options):
-        text = "No probe told how much memory the job needs: no option is refused for it."
+        refused = "only what a probe ran out of it with, or more, is" if beyond else "no option is"
+        text = f"No probe told how much memory the job needs: {refused} refused for it."
         hint = "Estimate again with --fresh where probes see memory (docs/prediction/memory.md)."
         found.append(Warning_(code="memory.unknown", text=text, hint=hint))
     return tuple(found)
