@@ -108,7 +108,12 @@ class JobMemory:
         )
 
     def respread(
-        self, probes: Sequence[ProbeResult], *, state_share: float, activation_share: float
+        self,
+        probes: Sequence[ProbeResult],
+        *,
+        state_share: float,
+        activation_share: float,
+        outcomes: Sequence[ProbeResult] | None = None,
     ) -> JobMemory:
         """The same for workers that hold another part of a replica; see `memory_sharding.respread`.
 
@@ -116,19 +121,25 @@ class JobMemory:
             probes: Those that were made there.
             state_share: Weights, gradients and optimiser state of a worker there over those here.
             activation_share: Activations there over those here.
+            outcomes: Those whose fitting or failing counts there; None for `probes`.
         """
         result = copy(self)
-        result._probes, result._rows = tuple(probes), _by_machine(probes)
+        result._probes, result._rows = (*self._probes, *probes), _by_machine(probes)
+        result._trials = _trials_of(probes if outcomes is None else outcomes)
+        measured = [k for k, rows in result._rows.items() if not all(failed for *_, failed in rows)]
         result._models = {}
-        for key, model in self._models.items():
-            rows = [(p, peak) for p, peak, failed in result._rows.get(key, []) if not failed]
-            seen = _table_of([p for p, _ in rows]) if rows else None
+        for key in dict.fromkeys([*self._models, *measured]):
+            rows = result._rows.get(key, [])
+            model, _ = self._model(key, on_cpu=bool(rows) and not rows[0][0].resources.gpu)
+            if model is None:
+                continue
             result._models[key] = respread(
                 model,
                 state_share=state_share,
                 activation_share=activation_share,
-                X=seen,
-                y=[peak for _, peak in rows],
+                X=_table_of([p for p, _, _ in rows]) if rows else None,
+                y=[peak for _, peak, _ in rows],
+                out_of_memory=[failed for _, _, failed in rows],
             )
         return result
 

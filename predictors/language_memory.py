@@ -27,8 +27,9 @@ Spread = tuple[int, int, int]
 class LanguageMemory:
     """As `JobMemory`, for each way to spread a replica apart.
 
-    A way that was probed with several micro-batches has a model of its own. To any other the one
-    with most probes is carried over: a worker holds its share of the state and of the activations.
+    A way that was probed with several micro-batches has a model of its own. To any other one is
+    carried over, that of the same tensor and pipeline parallelism or else the one with most probes:
+    a worker holds its share of the state and of the activations.
 
     Args:
         probes: Of one job.
@@ -37,18 +38,13 @@ class LanguageMemory:
     """
 
     def __init__(self, probes: Sequence[ProbeResult], model: LanguageModel, *, seed: int) -> None:
-        self._model = model
-        self._probes: dict[Spread, list[ProbeResult]] = {}
-        for probe in probes:
-            self._probes.setdefault(spread_of(probe.knobs), []).append(probe)
-        batches = {s: _batches(rows) for s, rows in self._probes.items()}
-        self._base = max(
-            (s for s, of in batches.items() if of),
-            key=lambda s: (len(batches[s]) > 1, len(self._probes[s]), -s[0] * s[1]),
-            default=None,
-        )
-        fitted = [s for s, of in batches.items() if s == self._base or len(of) > 1]
-        self._memory = {s: JobMemory(self._probes[s], seed=seed) for s in fitted}
+        self._model, self._seed = model, seed
+        self._probes = by_spread(probes)
+        self._batches = {s: _batches(rows) for s, rows in self._probes.items()}
+        measured = [s for s, of in self._batches.items() if of]
+        self._base = max(measured, key=self._rank, default=None)
+        self._fitted = [s for s in measured if s == self._base or len(self._batches[s]) > 1]
+        self._memory: dict[Spread, JobMemory] = {}
 
     def predict(self, configs: Sequence[Config], columns: Table) -> WorkerMemory:
         """What is known of a worker's peak; as `JobMemory.predict`."""
@@ -60,35 +56,72 @@ class LanguageMemory:
         for i, (_, knobs) in enumerate(configs):
             groups.setdefault(spread_of(knobs), []).append(i)
         for spread, rows in groups.items():
-            memory = self._of(spread)
-            if memory is None:
-                continue
-            found = memory.predict([configs[i] for i in rows], features.take(columns, rows))
+            here = [configs[i] for i in rows]
+            found = self._of(spread).predict(here, features.take(columns, rows))
             quantiles[rows], p_oom[rows] = found.quantiles, found.p_oom
-            seen = any(s[:2] == spread[:2] for s in self._probes)
+            seen = any(s[:2] == spread[:2] for s, of in self._batches.items() if of)
             for i, known, made_of in zip(rows, found.evidence, found.parts, strict=True):
                 evidence[i] = known if seen else "prior"
                 parts[i] = replace(made_of, evidence=evidence[i]) if made_of else None
         return WorkerMemory(quantiles=quantiles, p_oom=p_oom, evidence=evidence, parts=parts)
 
-    def _of(self, spread: Spread) -> JobMemory | None:
+    def _of(self, spread: Spread) -> JobMemory:
         """The memory of workers that replicas are spread over like that."""
-        if self._base is None:
-            return None
         if spread not in self._memory:
-            alike = [s for s in self._memory if s[:2] == spread[:2]]
-            base = alike[0] if alike else self._base
-            state = _state(self._model, spread) / _state(self._model, base)
-            activations = _activations(self._model, spread) / _activations(self._model, base)
-            self._memory[spread] = self._memory[base].respread(
-                self._probes.get(spread, ()), state_share=state, activation_share=activations
-            )
+            self._memory[spread] = self._made(spread)
         return self._memory[spread]
+
+    def _made(self, spread: Spread) -> JobMemory:
+        own, outcomes = self._probes.get(spread, ()), self._outcomes(spread)
+        parent = self._parent(spread)
+        if parent is None:
+            return JobMemory(own, seed=self._seed, outcomes=outcomes)
+        return self._of(parent).respread(
+            own,
+            state_share=_state(self._model, spread) / _state(self._model, parent),
+            activation_share=_activations(self._model, spread) / _activations(self._model, parent),
+            outcomes=outcomes,
+        )
+
+    def _parent(self, spread: Spread) -> Spread | None:
+        """The way whose memory is carried over; None where there is none, or none is needed.
+
+        Probes alone tell it, as a prediction must not depend on what else was asked for.
+        """
+        if spread in self._fitted:
+            return None
+        near = [s for s, of in self._batches.items() if of and s[:2] == spread[:2]]
+        if self._batches.get(spread):
+            near = [s for s in near if self._rank(s) > self._rank(spread)]
+        return max(near, key=self._rank, default=self._base)
+
+    def _rank(self, spread: Spread) -> tuple[bool, int, int, Spread]:
+        """How much a way that was measured is worth as one to carry over."""
+        several = len(self._batches[spread]) > 1
+        return several, len(self._probes[spread]), -spread[0] * spread[1], spread
+
+    def _outcomes(self, spread: Spread) -> list[ProbeResult]:
+        """Those of no more micro-batches at once that failed, and of no fewer that did not."""
+        return [
+            p
+            for s, probes in self._probes.items()
+            if s[:2] == spread[:2]
+            for p in probes
+            if (s[2] <= spread[2] if p.state == "oom" else s[2] >= spread[2])
+        ]
 
 
 def _batches(probes: Sequence[ProbeResult]) -> set[int]:
     """Micro-batches that a peak was measured of."""
     return {p.knobs.micro_batch for p, _, failed in rows_of(probes) if not failed}
+
+
+def by_spread(probes: Sequence[ProbeResult]) -> dict[Spread, list[ProbeResult]]:
+    """Probes by how a replica is spread."""
+    groups: dict[Spread, list[ProbeResult]] = {}
+    for probe in probes:
+        groups.setdefault(spread_of(probe.knobs), []).append(probe)
+    return groups
 
 
 def spread_of(knobs: Knobs) -> Spread:

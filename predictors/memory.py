@@ -145,7 +145,7 @@ class MemoryRegressor(Estimator):
     def _fit_law(self, columns: Table, y: Array, failed: Index) -> None:
         """Fit; once more, and wider, where the trials differ by more than they should."""
         sigma = self.resident_sigma if self.on_cpu_ else self.sigma
-        bound = np.where(failed, np.maximum(self._usable(y), 0.1 * y), y)
+        bound = np.where(failed, np.maximum(self.usable(y), 0.1 * y), y)
         self.theta_: Array = self._optimise(columns, bound, failed, sigma)
         off = np.log(parts_of(self.theta_[:1], self.state_, self.reference_, columns).peak[0] / y)
         left = float(np.sqrt(np.mean(off[~failed] ** 2)))
@@ -206,7 +206,7 @@ class MemoryRegressor(Estimator):
         capacity = np.where(np.isfinite(capacity), capacity, np.inf)
         columns, back = _distinct({**table(X), "capacity": capacity})
         capacity = columns["capacity"]
-        usable = np.maximum(self._usable(capacity), 1.0)
+        usable = np.maximum(self.usable(capacity), 1.0)
         sigma = float(np.hypot(self.sigma_, self.slack_sigma))
         distance = (np.log(self._peaks(columns)) - np.log(usable)) / sigma
         normal = NormalDist().cdf
@@ -242,7 +242,7 @@ class MemoryRegressor(Estimator):
         """Peaks of the ensemble, bytes, shape (members, n)."""
         return parts_of(self.theta_, self.state_, self.reference_, columns).peak
 
-    def _usable(self, capacity: Array) -> Array:
+    def usable(self, capacity: Array) -> Array:
         """What a peak may be, bytes, to fit into so much memory with the usual slack."""
         usable: Array = (capacity - self.context_bytes_) / (1 + self.slack)
         return usable

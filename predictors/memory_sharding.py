@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from predictors.features import table
+from predictors.features import table, take
 from predictors.memory import MemoryRegressor
 from predictors.memory_law import StateBytes, parts_of, quantiles_of
 from predictors.posterior import perturbations
 
 if TYPE_CHECKING:
     from planner.core.distribution import Array
+    from predictors.features import Index, Table
 
 _SIGMA = 0.15
 """Standard deviation of the logarithm of the whole: nothing of it was measured."""
@@ -75,18 +76,21 @@ def respread(
     activation_share: float,
     X: Any = None,
     y: Any = None,
+    out_of_memory: Any = None,
 ) -> MemoryRegressor:
     """The model of workers that hold another part of a replica.
 
     Where the sizes of the state are not known they are part of the context, which stays whole: an
-    upper bound. Peaks that were measured there move all parts by as much as they are off.
+    upper bound. Peaks that were measured there move all parts by as much as they are
+    off; trials that ran out of memory there move the activations until they do not fit.
 
     Args:
         model: Fitted to workers that hold another part of it.
         state_share: Weights, gradients and optimiser state of a worker there over those here.
         activation_share: Activations there over those here.
-        X: Configurations that were measured there; None for none.
-        y: Their peaks, bytes.
+        X: Configurations that were tried there; None for none.
+        y: Their peaks, bytes; the capacity where the trial ran out of memory.
+        out_of_memory: True where it did; None for nowhere.
 
     Raises:
         ValueError: A share is not positive.
@@ -96,11 +100,34 @@ def respread(
     result = _with_shares(model, state_share, activation_share)
     result.trials_ = ()
     result.sigma_ = float(np.hypot(model.sigma_, _SIGMA))
-    if X is not None:
-        off = float(np.exp(np.median(np.log(np.asarray(y, dtype=float) / result.predict(X)))))
+    if X is None:
+        return result
+    columns, y = table(X), np.asarray(y, dtype=float)
+    failed = np.zeros(len(y), bool) if out_of_memory is None else np.asarray(out_of_memory, bool)
+    if not failed.all():
+        peaks = result.predict(take(columns, ~failed))
+        off = float(np.exp(np.median(np.log(y[~failed] / peaks))))
         result = _with_shares(result, off, off)
         result.theta_[:, 0] += np.log(off)
         result.sigma_ = float(np.hypot(model.sigma_, _MEASURED_SIGMA))
+    return _beyond(result, columns, y, failed) if failed.any() else result
+
+
+def _beyond(model: MemoryRegressor, columns: Table, y: Array, failed: Index) -> MemoryRegressor:
+    """With activations so large that what ran out of memory lies above what was there.
+
+    As much wider as that contradicts what was measured. Activations that are not there at the peak
+    are not moved.
+    """
+    parts = model.parts(columns)
+    grown, short = parts.activations[0], model.usable(y) - parts.peak[0]
+    small = failed & (short > 0) & (grown > 0)
+    if not small.any():
+        return model
+    result = _with_shares(model, 1.0, float(np.max(1 + short[small] / grown[small])))
+    if not failed.all():
+        off = np.log(result.predict(take(columns, ~failed)) / y[~failed])
+        result.sigma_ = float(np.hypot(model.sigma_, np.sqrt(np.mean(off**2))))
     return result
 
 

@@ -258,6 +258,74 @@ def test_of_one_way_alone_memory_is_that_of_any_job() -> None:
     assert peaks(own, *asked) == peaks(plain, *asked)
 
 
+UNTOLD = {"model_bytes": None, "gradient_bytes": None, "optimizer_bytes": None}
+
+
+def lost(micro_batch: int, *, tensor: int = 1, **more: object) -> ProbeResult:
+    more = {"state": "oom", "step_time_s": (), "peak_device_bytes": None, **UNTOLD, **more}
+    return gpu_probe(micro_batch, tensor=tensor, **more)
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("measured", [(), (4,)])
+def test_what_ran_out_of_memory_spread_like_that_is_not_tried_again(
+    told: bool, measured: tuple[int, ...]
+) -> None:
+    sizes = {} if told else UNTOLD
+    here = [gpu_probe(m, **sizes) for m in (4, 8)]
+    there = [gpu_probe(m, tensor=2, **sizes) for m in measured]
+    asked = [configuration(2, m, tensor=2, gpu="A100") for m in (2, 4, 32, 64)]
+    free = LanguageMemory([*here, *there], MODEL, seed=0)
+    memory = LanguageMemory([*here, *there, lost(32, tensor=2)], MODEL, seed=0)
+    assert free.predict(asked, config_table(asked)).p_oom[2] < 0.5
+    found = memory.predict(asked, config_table(asked))
+    assert max(found.p_oom[:2]) < 0.05
+    assert min(found.p_oom[2:]) >= 0.97
+    assert peaks(memory, *asked)[2] > 36, "the peak lies above what was there, less the context"
+    assert found.evidence[2] == ("transfer" if measured else "prior")
+
+
+def test_what_fitted_spread_like_that_fits() -> None:
+    silent = gpu_probe(64, tensor=2, peak_device_bytes=None)
+    asked = [configuration(2, m, tensor=2, gpu="A100") for m in (64, 128)]
+    memory = LanguageMemory([gpu_probe(4), gpu_probe(16), silent], MODEL, seed=0)
+    fits, not_tried = memory.predict(asked, config_table(asked)).p_oom
+    assert fits <= 0.03 < not_tried
+
+
+def test_what_fails_with_fewer_micro_batches_at_once_fails_with_more() -> None:
+    failed = [
+        probe(c, 0.1, state="oom", step_time_s=(), capacity_bytes=40 * GB)
+        for c in [configuration(2, 32, pipeline=2, accumulation=2, gpu="A100")]
+    ]
+    asked = [configuration(2, 32, pipeline=2, accumulation=a, gpu="A100") for a in (1, 2, 8)]
+    for base in ([], [gpu_probe(2), gpu_probe(4, peak_device_bytes=7 * GB)]):
+        found = LanguageMemory([*base, *failed], MODEL, seed=0).predict(asked, config_table(asked))
+        assert found.p_oom[0] < 0.97 <= min(found.p_oom[1:])
+
+
+def test_memory_does_not_depend_on_what_else_is_asked_or_when() -> None:
+    odd = probe(configuration(2, 4, pipeline=2, gpu="A100"), 0.1, peak_device_bytes=20 * GB)
+    trials = [gpu_probe(4), gpu_probe(16), odd]
+    asked = [configuration(2, 4, pipeline=2, accumulation=a, gpu="A100") for a in (1, 4)]
+    both = peaks(LanguageMemory(trials, MODEL, seed=0), *asked)
+    turned = peaks(LanguageMemory(trials, MODEL, seed=0), *reversed(asked))
+    alone = peaks(LanguageMemory(trials, MODEL, seed=0), asked[1])
+    assert both == [*reversed(turned)]
+    assert both[1:] == alone
+    assert alone[0] > both[0] > 19, "what was measured of one counts for the other"
+    backwards = peaks(LanguageMemory(trials[::-1], MODEL, seed=0), *asked)
+    assert backwards == pytest.approx(both, rel=0.02)
+
+
+def test_a_peak_on_a_gpu_that_no_other_way_was_tried_on_counts() -> None:
+    odd = gpu_probe(8, tensor=2, peak_device_bytes=16 * GB)
+    odd = replace(odd, resources=replace(odd.resources, gpu="H100"))
+    asked = [configuration(2, 8, tensor=2, gpu="H100")]
+    memory = LanguageMemory([gpu_probe(4), gpu_probe(16), odd], MODEL, seed=0)
+    assert peaks(memory, *asked)[0] == pytest.approx(16, rel=0.1)
+
+
 def test_nothing_measured_is_nothing_known() -> None:
     silent = probe(configuration(1, 4), 0.1)
     found = LanguageMemory([silent], MODEL, seed=0).predict(
