@@ -9,7 +9,7 @@ import numpy as np
 
 from predictors.features import table, take
 from predictors.memory import MemoryRegressor
-from predictors.memory_law import StateBytes, parts_of, quantiles_of
+from predictors.memory_law import StateBytes, other_context, parts_of, quantiles_of
 from predictors.posterior import perturbations
 
 if TYPE_CHECKING:
@@ -80,8 +80,9 @@ def respread(
 ) -> MemoryRegressor:
     """The model of workers that hold another part of a replica.
 
-    Where the sizes of the state are not known they are part of the context, which stays whole: an
-    upper bound. Peaks that were measured there move all parts by as much as they are
+    Where the sizes of the state are not known they are part of the context. That stays whole where
+    a worker holds less, and grows with the state, but for a usual context, where it holds more: an
+    upper bound either way. Peaks that were measured there move all parts by as much as they are
     off; trials that ran out of memory there move the activations until they do not fit.
 
     Args:
@@ -98,6 +99,11 @@ def respread(
     if not (state_share > 0 and activation_share > 0):
         raise ValueError(f"shares must be positive, got {state_share!r}, {activation_share!r}")
     result = _with_shares(model, state_share, activation_share)
+    if state_share > 1 and not model.state_.known:
+        usual = float(np.exp(other_context(on_cpu=model.on_cpu_, z=np.zeros(1)))[0])
+        context = np.exp(result.theta_[:, 0])
+        state = np.maximum(context - usual, 0.0)
+        result.theta_[:, 0] = np.log(context + (state_share - 1) * state)
     result.trials_ = ()
     result.sigma_ = float(np.hypot(model.sigma_, _SIGMA))
     if X is None:

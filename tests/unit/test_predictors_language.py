@@ -304,6 +304,17 @@ def test_what_fails_with_fewer_micro_batches_at_once_fails_with_more() -> None:
         assert found.p_oom[0] < 0.97 <= min(found.p_oom[1:])
 
 
+def test_state_of_unknown_size_grows_for_those_who_hold_more_of_it() -> None:
+    told = {4: 26 * GB, 8: 30 * GB}
+    trials = [gpu_probe(m, tensor=2, peak_device_bytes=p, **UNTOLD) for m, p in told.items()]
+    asked = [configuration(4, 1, gpu="A100"), configuration(4, 4, tensor=4, gpu="A100")]
+    memory = LanguageMemory(trials, MODEL, seed=0)
+    alone, four = peaks(memory, *asked)
+    assert alone > 40
+    assert 13 < four < 26, "the context stays whole: an upper bound"
+    assert memory.predict(asked, config_table(asked)).p_oom[0] > 0.5
+
+
 def test_memory_does_not_depend_on_what_else_is_asked_or_when() -> None:
     odd = probe(configuration(2, 4, pipeline=2, gpu="A100"), 0.1, peak_device_bytes=20 * GB)
     trials = [gpu_probe(4), gpu_probe(16), odd]
