@@ -20,7 +20,7 @@ from predictors.cost import CostRegressor
 from predictors.doubts import Doubts, Fitted, doubts_of
 from predictors.evidence import measured, unique
 from predictors.job_memory import JobMemory, WorkerMemory, errors_of
-from predictors.language_memory import LanguageMemory
+from predictors.language_memory import LanguageMemory, by_spread
 from predictors.language_steps import LanguageSteps
 from predictors.prior import bundled
 from predictors.residual import ResidualModel
@@ -281,7 +281,9 @@ class ProbedJobPredictor:
                 weight = [features.step_weight(p, fresh.trial_sigma) for p in good]
                 guess = fresh.leave_one_out(features.probe_table(good), y, weight)
                 time_errors += list(np.abs(guess / y - 1))
-            memory_errors += errors_of(here, seed=self.seed)
+            # Workers that hold another part of a replica have another law of memory.
+            for alike in by_spread(here).values():
+                memory_errors += errors_of(alike, seed=self.seed)
         calibration = self.calibration_
         return ModelCard(
             id="step-law-2+trees" if self.residual_ else "step-law-2",

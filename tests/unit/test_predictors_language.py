@@ -337,6 +337,13 @@ def test_a_peak_on_a_gpu_that_no_other_way_was_tried_on_counts() -> None:
     assert peaks(memory, *asked)[0] == pytest.approx(16, rel=0.1)
 
 
+def test_errors_of_memory_are_those_within_a_way_to_spread() -> None:
+    ways = [[gpu_probe(m, tensor=t) for m in (4, 8, 16)] for t in (1, 4)]
+    each = [job_predictor(model=MODEL).fit(w).card().memory_mape for w in ways]
+    both = job_predictor(model=MODEL).fit([*ways[0], *ways[1]]).card().memory_mape
+    assert both == pytest.approx(np.mean([e for e in each if e is not None]))
+
+
 def test_nothing_measured_is_nothing_known() -> None:
     silent = probe(configuration(1, 4), 0.1)
     found = LanguageMemory([silent], MODEL, seed=0).predict(
