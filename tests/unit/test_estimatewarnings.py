@@ -153,6 +153,28 @@ def test_options_beyond_memory_are_told_with_the_least_batch() -> None:
     assert "memory.beyond" not in [w.code for w in option_warnings([fits])]
 
 
+def spread(batch: int, p_oom: float, tensor: int = 1):
+    option = estimate().options[0]
+    return replace(option, p_oom=p_oom, knobs=replace(knobs(batch), tensor_parallel=tensor))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([(8, 0.9), (16, 0.0, 8), (8, 0.0, 8)], "(micro-batches of 8 and more with a worker a rep"),
+        ([(8, 0.9), (16, 0.0, 8), (64, 0.9, 8)], "a replica, 64 and more with tensor 8)"),
+        ([(8, 0.9, 2), (4, 0.0), (16, 0.9), (8, 0.0)], "of 16 and more with a worker a replica, 8"),
+        ([(8, 0.9), (8, 0.9, 8), (4, 0.0)], "(micro-batches of 8 and more)"),
+        ([(8, 0.9), (4, 0.0, 8), (4, 0.0)], "(micro-batches of 8 and more)"),
+    ],
+)
+def test_batches_beyond_memory_are_told_by_layout_where_that_matters(
+    options: list[tuple[int, float, int]], told: str
+) -> None:
+    found = option_warnings([spread(*o) for o in options])
+    assert told in next(w.text for w in found if w.code == "memory.beyond")
+
+
 def test_memory_that_nobody_knows_is_told() -> None:
     nothing = replace(estimate().options[0], memory_bytes=Distribution.exactly(0.0))
     assert "memory.unknown" in [w.code for w in option_warnings([nothing])]

@@ -8,6 +8,7 @@ from statistics import median
 
 from planner.core.job import JobSpec
 from planner.core.prediction import Prediction
+from planner.core.replicas import spread_text
 from planner.core.types import ModelCard, Option, ProbeResult, Warning_, WorkLoad
 from planner.core.units import format_duration
 
@@ -152,10 +153,9 @@ def _memory_warnings(options: Sequence[Option]) -> tuple[Warning_, ...]:
     found = []
     beyond = [o for o in options if o.p_oom > _LIKELY]
     if beyond:
-        least = min(o.knobs.micro_batch for o in beyond)
         text = (
-            f"{len(beyond)} of {len(options)} options will most likely run out of memory (micro-"
-            f"batches of {least} and more): they are refused."
+            f"{len(beyond)} of {len(options)} options will most likely run out of memory "
+            f"({_batches_text(options, beyond)}): they are refused."
         )
         hint = (
             "Smaller micro_batches in [job] need less; their accumulation keeps the global batch."
@@ -167,3 +167,22 @@ def _memory_warnings(options: Sequence[Option]) -> tuple[Warning_, ...]:
         hint = "Estimate again with --fresh where probes see memory (docs/prediction/memory.md)."
         found.append(Warning_(code="memory.unknown", text=text, hint=hint))
     return tuple(found)
+
+
+def _batches_text(options: Sequence[Option], beyond: Sequence[Option]) -> str:
+    """The batches that are too large; by layout where one takes what is too large for another."""
+    least: dict[tuple[int, int], int] = {}
+    for option in beyond:
+        knobs = option.knobs
+        way = knobs.tensor_parallel, knobs.pipeline_parallel
+        least[way] = min(least.get(way, knobs.micro_batch), knobs.micro_batch)
+    smallest = min(least.values())
+    fits = [o.knobs for o in options if o.p_oom <= _LIKELY and o.knobs.micro_batch >= smallest]
+    others = {(k.tensor_parallel, k.pipeline_parallel) for k in fits}
+    if not others - {way for way, batch in least.items() if batch == smallest}:
+        return f"micro-batches of {smallest} and more"
+    each = [
+        f"{batch} and more with {spread_text(*way) or 'a worker a replica'}"
+        for way, batch in sorted(least.items())
+    ]
+    return f"micro-batches of {', '.join(each)}"
