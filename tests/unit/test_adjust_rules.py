@@ -252,8 +252,13 @@ def test_the_kept_estimate_says_it_by_its_ratio(tmp_path):
         knobs=replace(option.knobs, micro_batch=5),
         throughput_samples_per_s=option.throughput_samples_per_s.scaled(1.7),
     )
+    shared = replace(  # as many samples a pass, but another layout
+        two,
+        knobs=replace(two.knobs, tensor_parallel=2),
+        throughput_samples_per_s=option.throughput_samples_per_s.scaled(5.0),
+    )
     (tmp_path / "b").mkdir()
-    _, found = expected(tmp_path / "b", "workers=2", options=(option, two))
+    _, found = expected(tmp_path / "b", "workers=2", options=(shared, option, two))
     assert found.basis == "estimate"
     assert found.samples_per_s.mid == pytest.approx(34.0)
 

@@ -140,13 +140,15 @@ def _rate(
 
 
 def _option(options: Sequence[Option], state: InForce) -> Option | None:
-    """The option that is this shape and these batches, whatever it costs."""
+    """The option that is this shape, layout and these batches, whatever it costs."""
     shape, knobs = state.resources, state.knobs
     for option in options:
         there, turned = option.resources, option.knobs
         if (
             (there.runner, there.pool, there.device, there.workers)
             == (shape.runner, shape.pool, shape.device, shape.workers)
+            and (turned.tensor_parallel, turned.pipeline_parallel)
+            == (knobs.tensor_parallel, knobs.pipeline_parallel)
             and pass_samples(turned, there.workers) == pass_samples(knobs, shape.workers)
             and turned.global_batch == knobs.global_batch
             and turned.loader_workers == knobs.loader_workers
