@@ -251,7 +251,7 @@ def _target(wish: Wish, now: InForce, facts: Facts) -> InForce:
     if wish.global_batch is not None and batch < replicas:
         _refuse(
             "batch",
-            f"a global batch of {batch} gives {replicas} workers less than a sample each",
+            f"a global batch of {batch} gives {replicas} replicas less than a sample each",
             f"it takes {replicas} or more",
         )
     if 0 < batch < replicas:
