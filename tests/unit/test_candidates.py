@@ -11,7 +11,14 @@ from planner.core.distribution import Distribution
 from planner.core.errors import ConfigError, UsageError
 from planner.core.job import AdjustPolicy, JobSpec, LanguageModel, Place
 from planner.core.types import Offer, PriceQuote, ResourceConfig
-from planner.services.estimating.candidates import Offers, Trial, ask_places, design, trials
+from planner.services.estimating.candidates import (
+    Offers,
+    Trial,
+    ask_places,
+    batch_unknown,
+    design,
+    trials,
+)
 
 LOCAL = Place(runner="local", pool="cpu", settings={"slots": 4, "usd_per_slot_h": 0.05})
 JOB = JobSpec(
@@ -248,3 +255,12 @@ def test_every_way_to_spread_a_replica_is_tried_once_after_the_usual_probes() ->
     ]
     assert tried[:4] == [(1, 1, 1), (4, 1, 1), (1, 1, 1), (2, 1, 1)]
     assert sorted(tried[4:7]) == [(2, 1, 2), (2, 2, 1), (4, 2, 2)]
+
+
+def test_the_probe_that_asks_for_the_batch_holds_a_whole_replica() -> None:
+    model = LanguageModel(hidden=64, layers=4, heads=4, sequence=64, vocabulary=256)
+    job = replace(JOB, tier=0, model=model, tensor_parallel=(2,), global_batch=None)
+    trial = batch_unknown(job, offers(1, 2, 4))
+    assert (trial.resources.workers, trial.knobs.tensor_parallel) == (2, 2)
+    with pytest.raises(UsageError, match="whole number of replicas"):
+        batch_unknown(job, offers(1, 3))

@@ -123,17 +123,26 @@ def batch_unknown(job: JobSpec, offers: Offers) -> Trial:
     """The reference probe of a job that does not say its global batch: the script will tell.
 
     Batches of 0 are not passed on, so that the script uses its own.
+
+    Raises:
+        UsageError: Nothing on offer holds whole replicas.
     """
     allowed = [
         pair
         for pair in offers.found
         if not job.worker_counts or pair[1].resources.workers in job.worker_counts
     ]
-    place, offer = min(
-        allowed or offers.found, key=lambda p: (p[1].resources.workers, p[1].price.usd_per_h)
-    )
-    spread = next(_spreads(job, offer.resources), _with(job, 0, 1, 0))
-    return Trial(place=place, offer=offer, knobs=spread)
+    found = [
+        Trial(place=place, offer=offer, knobs=spread)
+        for place, offer in allowed or offers.found
+        for spread in _spreads(job, offer.resources)
+    ]
+    if not found:
+        raise UsageError(
+            "no worker count on offer is a whole number of replicas",
+            hint="Change workers in [job], or [parallel].",
+        )
+    return min(found, key=lambda t: (t.resources.workers, t.offer.price.usd_per_h))
 
 
 def _not_offered(job: JobSpec, offers: Offers) -> list[Warning_]:
