@@ -19,6 +19,7 @@ from planner.services.estimating.estimatewarnings import (
     option_warnings,
     probe_warnings,
     reuse_warning,
+    shape_text,
     work_warnings,
 )
 from predictors.conformal import ENOUGH
@@ -182,3 +183,9 @@ def test_memory_that_nobody_knows_is_told() -> None:
     texts = {w.code: w.text for w in option_warnings([nothing, crashed])}
     assert "1 of 2 options" in texts["memory.beyond"]
     assert "no option is refused" not in texts["memory.unknown"]
+
+
+def test_a_probe_is_told_by_how_its_replicas_are_spread() -> None:
+    shared = replace(GOOD, knobs=replace(GOOD.knobs, tensor_parallel=2))
+    assert shape_text(GOOD) == f"2 workers x {GOOD.knobs.micro_batch}"
+    assert shape_text(shared) == f"2 workers (tensor 2) x {GOOD.knobs.micro_batch}"

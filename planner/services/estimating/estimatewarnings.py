@@ -8,7 +8,7 @@ from statistics import median
 
 from planner.core.job import JobSpec
 from planner.core.prediction import Prediction
-from planner.core.replicas import spread_text
+from planner.core.replicas import layout_text, spread_text
 from planner.core.types import ModelCard, Option, ProbeResult, Warning_, WorkLoad
 from planner.core.units import format_duration
 
@@ -110,9 +110,10 @@ def probe_warnings(probes: Sequence[ProbeResult]) -> tuple[Warning_, ...]:
 
 
 def shape_text(probe: ProbeResult) -> str:
-    """A probe by its workers and micro-batch."""
-    workers = probe.resources.workers
-    return f"{workers} worker{'s' * (workers > 1)} x {probe.knobs.micro_batch}"
+    """A probe by its workers, how replicas are spread over them, and micro-batch."""
+    workers, layout = probe.resources.workers, layout_text(probe.knobs)
+    spread = f" ({layout})" if layout else ""
+    return f"{workers} worker{'s' * (workers > 1)}{spread} x {probe.knobs.micro_batch}"
 
 
 def busy_warning(
