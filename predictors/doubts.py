@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,11 @@ from predictors import features
 from predictors.gpus import peak_of
 from predictors.misfit import octaves_outside
 from predictors.step_time import StepTimeRegressor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Mask = NDArray[np.bool_]
 
 Config = tuple[ResourceConfig, Knobs]
 
@@ -37,7 +43,7 @@ class Doubts:
         unknown_gpus: Asked GPU types of which nobody knows how they compare with what was probed:
             neither from other jobs nor by data sheets.
         far: Indices of configurations more than two doublings outside what was probed on their
-            kind of machine, over workers per node, nodes and micro-batch together.
+            kind of machine, over replicas per node, nodes and micro-batch together.
     """
 
     single: bool = False
@@ -51,10 +57,24 @@ class Doubts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """A law of steps on one kind of machine, and the probes that it was fitted to, in order."""
+    """What a law of steps on one kind of machine makes of the probes that it was fitted to.
 
-    model: StepTimeRegressor
+    Attributes:
+        probes: In the order of its rows.
+        slowed: Those that are not believed.
+        torn: Those that contradict others that are believed.
+    """
+
     probes: Sequence[ProbeResult]
+    slowed: Mask
+    torn: Mask
+
+
+def suspicious(model: StepTimeRegressor) -> tuple[Mask, Mask]:
+    """`slowed` and `torn` of the rows of a fitted law of steps."""
+    doubt = model.doubt_
+    torn = np.any(doubt.share > 0.5) or model.misfit_sigma_ > _TORN * model.misfit_sigma
+    return doubt.wild, ~doubt.wild & bool(torn)
 
 
 def doubts_of(
@@ -78,11 +98,8 @@ def doubts_of(
     slowed: list[ProbeResult] = []
     disagreeing: list[ProbeResult] = []
     for law in laws.values():
-        model, doubt = law.model, law.model.doubt_
-        believed = [p for p, wild in zip(law.probes, doubt.wild, strict=True) if not wild]
-        slowed += [p for p, wild in zip(law.probes, doubt.wild, strict=True) if wild]
-        if np.any(doubt.share > 0.5) or model.misfit_sigma_ > _TORN * model.misfit_sigma:
-            disagreeing += believed
+        slowed += [p for p, wild in zip(law.probes, law.slowed, strict=True) if wild]
+        disagreeing += [p for p, torn in zip(law.probes, law.torn, strict=True) if torn]
     batches = {p.knobs.micro_batch for p in good}
     others = {k.micro_batch for _, k in configs} - batches
     gpus = {r.gpu: features.machine_key(r) for r, _ in configs if r.gpu}
@@ -115,6 +132,7 @@ def _far(laws: Mapping[str, Fitted], configs: Sequence[Config], base: str) -> li
     far: list[int] = []
     for key, rows in groups.items():
         here = features.by_replica(features.config_table([configs[i] for i in rows]))
-        away = octaves_outside(here, laws[key].model.columns_) > _FAR_OCTAVES
+        probed = features.by_replica(features.probe_table(laws[key].probes))
+        away = octaves_outside(here, probed) > _FAR_OCTAVES
         far += [i for i, beyond in zip(rows, away, strict=True) if beyond]
     return sorted(far)

@@ -17,7 +17,7 @@ from predictors import features
 from predictors.base import Bill
 from predictors.conformal import Calibration, calibrate
 from predictors.cost import CostRegressor
-from predictors.doubts import Doubts, Fitted, doubts_of
+from predictors.doubts import Doubts, Fitted, doubts_of, suspicious
 from predictors.evidence import measured, unique
 from predictors.job_memory import JobMemory, WorkerMemory, errors_of
 from predictors.language_memory import LanguageMemory, by_spread
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from planner.core.distribution import Array
 
 Config = tuple[ResourceConfig, Knobs]
-Shape = tuple[int, int, int, int, int]
-"""Nodes, workers on each, micro-batch, tensor and pipeline parallelism."""
+Shape = tuple[int, int, int, int, int, int]
+"""Nodes, workers on each, micro-batch, tensor and pipeline parallelism, and passes of a step where
+that is a language model's: its pipelines fill and drain once a step. 0 elsewhere."""
 DRAWS = 256
 """Joint draws of whole runs: enough for covariances to be good to some 6 %."""
 _NEARLY_FULL = 0.9
@@ -52,17 +53,21 @@ class _Machine:
     rows: int = 0
     ratio: MachineRatio | None = None
 
-    def evidence(self, resources: ResourceConfig, knobs: Knobs) -> Evidence:
-        """Where a prediction of this configuration comes from."""
-        if self.ratio is not None:
-            return "history" if self.ratio.jobs else "prior"
-        if _shape(resources, knobs) in self.probed:
-            return "probe"
+    def evidence(self, configs: Sequence[Config]) -> list[Evidence]:
+        """Where predictions of these configurations come from.
+
+        Of what was carried over: the weaker of what tells it there and of how machines compare.
+        """
         step = self.runs.step_
+        found: list[Evidence] = ["transfer"] * len(configs)
+        language = isinstance(step, LanguageSteps)
         if isinstance(step, LanguageSteps):
-            spread = (knobs.tensor_parallel, knobs.pipeline_parallel)
-            return step.evidence(*spread, nodes=resources.nodes)
-        return "transfer"
+            found = step.evidence(features.config_table(configs))
+        if self.ratio is not None:
+            carried: Evidence = "history" if self.ratio.jobs else "prior"
+            return ["prior" if known == "prior" else carried for known in found]
+        shapes = [_shape(*config, passes=language) for config in configs]
+        return ["probe" if s in self.probed else e for s, e in zip(shapes, found, strict=True)]
 
 
 class ProbedJobPredictor:
@@ -113,7 +118,7 @@ class ProbedJobPredictor:
         self.others_ = tuple(p for p in others if p.knobs.replica_workers == 1)
         self.calibration_: Calibration = calibrate(self.finished)
         self.cost_ = _cost_of(self.bills)
-        self.probes_ = probes
+        self.probes_ = tuple(probes)
         alone = [p for p in probes if p.knobs.replica_workers == 1]
         self.residual_ = learn_residual([*self.others_, *alone], seed=self.seed)
         keys = dict.fromkeys(features.machine_key(p.resources) for p in good)
@@ -135,9 +140,12 @@ class ProbedJobPredictor:
         weight = [features.step_weight(p, step.trial_sigma) for p in good]
         return _Machine(
             runs=runs.fit(features.trial_table(good), wall_s, weight),
-            probed=frozenset(_shape(p.resources, p.knobs) for p in good),
+            probed=frozenset(self._shape(p) for p in good),
             rows=len(good),
         )
+
+    def _shape(self, probe: ProbeResult) -> Shape:
+        return _shape(probe.resources, probe.knobs, passes=self.model is not None)
 
     def _step_model(
         self, probe: ProbeResult, learned: ResidualModel | None
@@ -204,7 +212,7 @@ class ProbedJobPredictor:
             widened=machine.runs.widened(runs.plain_s),
             memory=memory,
             bounds=bounds,
-            evidence=[machine.evidence(r, k) for r, k in configs],
+            evidence=machine.evidence(configs),
         )
 
     def _assemble(
@@ -248,23 +256,26 @@ class ProbedJobPredictor:
 
     def doubts(self, configs: Sequence[Config]) -> Doubts:
         """What the reader of these predictions should know; see `predictors.doubts`."""
+        asked = {key: self._machine(key) for key in _by_machine(configs)}
         return doubts_of(
             self.probes_,
             {key: self._law(key) for key in self.machines_},
             configs,
             base=self.base_,
-            compared=[key for key, m in self._carried.items() if m.ratio and m.ratio.jobs],
+            compared=[key for key, m in asked.items() if m.ratio and m.ratio.jobs],
         )
 
     def _law(self, key: str) -> Fitted:
-        """The law of steps on a machine, and its probes; of a language model those at home."""
+        """What the law of steps on a machine makes of its probes."""
         step = self.machines_[key].runs.step_
         here = [p for p in measured(self.probes_) if features.machine_key(p.resources) == key]
         if isinstance(step, LanguageSteps):
-            return Fitted(model=step.plain, probes=[p for p in here if step.at_home(p.knobs)])
-        if not isinstance(step, StepTimeRegressor):
+            slowed, torn = step.suspicious()
+        elif isinstance(step, StepTimeRegressor):
+            slowed, torn = suspicious(step)
+        else:
             raise TypeError(f"no law of steps in {type(step).__name__}")
-        return Fitted(model=step, probes=here)
+        return Fitted(probes=here, slowed=slowed, torn=torn)
 
     def card(self) -> ModelCard:
         """What it was fitted on, and its error on probes left out one by one."""
@@ -275,7 +286,7 @@ class ProbedJobPredictor:
         for key in self.machines_:
             here = [p for p in self.probes_ if features.machine_key(p.resources) == key]
             good = [p for p in here if features.is_measured(p)]
-            if len({_shape(p.resources, p.knobs) for p in good}) > 1:
+            if len({self._shape(p) for p in good}) > 1:
                 fresh = self._step_model(good[0], unseen)
                 y = np.asarray([features.mean_step_s(p) for p in good])
                 weight = [features.step_weight(p, fresh.trial_sigma) for p in good]
@@ -305,9 +316,9 @@ def _by_machine(configs: Sequence[Config]) -> dict[str, list[int]]:
     return groups
 
 
-def _shape(resources: ResourceConfig, knobs: Knobs) -> Shape:
-    spread = (knobs.tensor_parallel, knobs.pipeline_parallel)
-    return resources.nodes, resources.workers_per_node, knobs.micro_batch, *spread
+def _shape(resources: ResourceConfig, knobs: Knobs, *, passes: bool) -> Shape:
+    batch = (knobs.tensor_parallel, knobs.pipeline_parallel, knobs.accumulation if passes else 0)
+    return resources.nodes, resources.workers_per_node, knobs.micro_batch, *batch
 
 
 def _cost_of(bills: Sequence[Bill]) -> CostRegressor:

@@ -41,6 +41,8 @@ CPU_PRIOR: dict[str, tuple[float, float]] = {
 }
 """Medians and standard deviations of the logarithms on CPU slots, where they differ from
 `llm_law.PRIOR`: orders of magnitude, not fitted to anything."""
+_CPU_NETWORK = 1.0
+"""Between machines of CPU slots, 1e9 bytes/s: 10 Gbit/s; set by hand as well."""
 _CPU_APART = 0.5
 """Of all parts together, for cores are of many kinds and share caches and memory."""
 
@@ -119,14 +121,14 @@ def _with_vocabulary(belief: Belief, model: LanguageModel) -> Belief:
 
 def _on_cpu(rows: Mapping[str, Any]) -> LlmRegressor:
     """A regressor that knows the law's form, and `CPU_PRIOR`."""
-    c, _ = llm_rows(rows, gpu=CPU_SLOT, network_gb_per_s=1.0)
+    c, _ = llm_rows(rows, gpu=CPU_SLOT, network_gb_per_s=_CPU_NETWORK)
     belief = Belief.prior(c)
     mean, root = belief.mean.copy(), belief.root.copy()
     for name, (median, sd) in CPU_PRIOR.items():
         i = PARAMETERS.index(name)
         mean[i] = np.log(median)
         root[i] *= sd / float(np.sqrt((root[i] ** 2).sum()))
-    result = LlmRegressor(gpu=CPU_SLOT)
+    result = LlmRegressor(gpu=CPU_SLOT, network_gb_per_s=_CPU_NETWORK)
     result.belief_ = replace(belief, mean=mean, root=root).apart(_CPU_APART)
     none: Array = np.zeros((0, 3))
     result.shapes_, result.layouts_ = none, none

@@ -8,8 +8,8 @@ import numpy as np
 
 from planner.core.distribution import Evidence, Z
 from planner.core.job import LanguageModel
-from planner.core.types import Knobs
 from predictors import features, llm_law, step_law
+from predictors.doubts import suspicious
 from predictors.features import LAYOUT, Table, take, targets
 from predictors.gpus import type_of
 from predictors.language import language_rows, prior_regressor
@@ -72,6 +72,7 @@ class LanguageSteps:
         weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight)
         self.home_ = _home(X)
         here = np.all([X[n] == way for n, way in zip(LAYOUT, self.home_, strict=True)], axis=0)
+        self._near: Mask = here
         near = take(X, np.flatnonzero(here))
         self.plain.fit(features.by_replica(near), y[here], weight[here])
         self.theta_: Array = self.plain.theta_
@@ -104,7 +105,9 @@ class LanguageSteps:
             centre[here], low[here], high[here] = self.plain.log_moments(features.by_replica(near))
         if far:
             centre[~here], sd = self.llm_.log_moments(self._rows(far))
-            low[~here] = high[~here] = np.hypot(sd, self._untried(far))
+            strays = self.llm_.strays_
+            high[~here] = np.hypot(np.hypot(sd, self._untried(far)), strays.sigma)
+            low[~here] = np.hypot(high[~here], strays.below)
         return centre, low, high
 
     def log_draws(self, X: Any, rng: np.random.Generator, *, size: int) -> Array:
@@ -118,7 +121,8 @@ class LanguageSteps:
             of_way = np.stack([X[name][~here] for name in LAYOUT], axis=1)
             _, way = np.unique(of_way, axis=0, return_inverse=True)
             common = rng.standard_normal((size, int(way.max()) + 1))[:, way.reshape(-1)]
-            result[:, ~here] = drawn + self._untried(far) * common
+            shaken = self.llm_.strays_.sigma * rng.standard_normal((size, 1))
+            result[:, ~here] = drawn + self._untried(far) * common + shaken
         return result
 
     def terms(self, X: Any) -> step_law.Terms:
@@ -156,18 +160,31 @@ class LanguageSteps:
             result[i] = fresh.predict(take(X, [int(i)]))[0]
         return result
 
-    def at_home(self, knobs: Knobs) -> bool:
-        """Whether the law of steps was fitted to replicas that are spread so."""
-        return (knobs.tensor_parallel, knobs.pipeline_parallel) == self.home_
+    def suspicious(self) -> tuple[Mask, Mask]:
+        """Fitted rows that are not believed, and those that contradict others; each (n,).
 
-    def evidence(self, tensor: int, pipeline: int, nodes: int = 1) -> Evidence:
-        """What a configuration that was not probed itself rests on, by how it is spread.
+        The law that tells the steps of a way judges the probes of it.
+        """
+        strays = self.llm_.strays_
+        slowed, torn = strays.slowed.copy(), np.full(len(strays.odd), strays.torn)
+        if not self._learned:
+            slowed[self._near], torn[self._near] = suspicious(self.plain)
+        return slowed, torn
+
+    def evidence(self, X: Table) -> list[Evidence]:
+        """What each row rests on, by how it is spread.
 
         Other probes of the same way, or what was learned of other models within a node of the same
-        GPUs; else the law alone, anchored at other ways.
+        GPUs; else the law alone, anchored at other ways. Where the law of language models tells the
+        step, nothing is better founded than that is.
         """
-        learned = self._learned and nodes == 1
-        return "transfer" if (tensor, pipeline) in self._probed or learned else "prior"
+        here, _, far = self._split(X)
+        result: list[Evidence] = ["transfer"] * len(here)
+        if far:
+            told = zip(self.llm_.evidence(self._rows(far)), self._untried(far) > 0, strict=True)
+            for i, (known, untried) in zip(np.flatnonzero(~here), told, strict=True):
+                result[i] = "prior" if untried else known
+        return result
 
     def _untried(self, X: Table) -> Array:
         """Additional standard deviation of ways that only the law tells of, shape (n,)."""

@@ -23,6 +23,7 @@ from predictors.estimator import Estimator
 from predictors.features import take, targets
 from predictors.gpus import peak_of
 from predictors.llm_belief import Belief
+from predictors.llm_doubt import Strays, strays
 from predictors.llm_law import COLUMNS, Table
 from predictors.llm_rows import llm_rows
 
@@ -52,8 +53,6 @@ With whole (tp, pp) of the published rows left out, the rest was right within 0.
 alone, where the head is a case of its own, was off by up to 2 %.
 """
 _FITS = 3
-_ODD = 2.5
-"""Standard deviations from the median of probes at which one hardly counts."""
 _LEVEL = 0.9
 _Z95 = 1.6448536269514722
 _CHUNK = 8192
@@ -82,8 +81,11 @@ class LlmRegressor(Estimator):
         layouts_: Their parallelism.
         probes_: Probed configurations; None before `adapt`.
         differs_: Whether the probes do not look like the fitted rows.
+        strays_: Probes that do not belong; only after `adapt`.
         n_features_in_: Number of columns.
     """
+
+    strays_: Strays
 
     def __init__(
         self,
@@ -176,7 +178,8 @@ class LlmRegressor(Estimator):
         new = self._strange(gpus)
         here, away = self.belief_.at(c).apart(float(new.max())), self._away(c, new)
         everywhere = np.ones(len(log_s))
-        sigma = [self._odd(here, c, log_s, where) for where in (away, everywhere)]
+        found = strays(here, c, log_s, self._sigma(everywhere))
+        sigma = [found.noise(self._sigma(where)) for where in (away, everywhere)]
         alike = here.log_likelihood(c, log_s, sigma[0], elsewhere=away)
         other = here.log_likelihood(c, log_s, sigma[1], elsewhere=everywhere)
         adapted = copy(self)
@@ -184,17 +187,9 @@ class LlmRegressor(Estimator):
         i, where = (1, everywhere) if adapted.differs_ else (0, away)
         adapted.belief_ = here.update(c, log_s, sigma[i], elsewhere=where)
         adapted.probes_ = _columns(c, COLUMNS)
+        adapted.strays_ = found
         adapted.gpus_ = tuple(sorted({*self.gpus_, *gpus}))
         return adapted
-
-    def _odd(self, belief: Belief, c: Table, log_s: Array, away: Array) -> Array:
-        """Noise of probes: more of one that is off from where the others are, as on a busy node."""
-        everywhere = np.ones(len(log_s))
-        found, covariance = belief.foresee(c, everywhere)
-        off = log_s - found
-        off = np.abs(off - np.median(off))
-        limit = _ODD * np.sqrt(np.diag(covariance) + self._sigma(everywhere) ** 2)
-        return np.where(off > limit, off, self._sigma(away))
 
     def predict(self, X: Any) -> Array:
         """Median iteration times, s, shape (n,)."""

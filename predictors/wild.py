@@ -42,13 +42,13 @@ log steps at that row, (draws,), and the standard deviation of a measurement abo
 
 WEIGHT = 0.003
 """Of a wild row, against that of another."""
-_CHANCE = 0.02
+CHANCE = 0.02
 """That a trial is wild, before anything is seen of it; a guess."""
-_SIGMA = 1.5
+SIGMA = 1.5
 """Standard deviation of the logarithm of what a wild trial is off by."""
-_FREEDOM = 4.0
+FREEDOM = 4.0
 """Rows that the expected size of errors counts for."""
-_SHAKEN = 0.25
+SHAKEN = 0.25
 """Standard deviation of log time on a machine where every trial was wild; with the root of their
 share where some were. A guess: what slowed one trial may slow some of the run."""
 _DRAWS = 64
@@ -75,7 +75,7 @@ class Doubt:
     @property
     def sigma(self) -> float:
         """Standard deviation of log time that wild rows add to all."""
-        return _SHAKEN * sqrt(float(self.wild.mean()))
+        return SHAKEN * sqrt(float(self.wild.mean()))
 
     def below(self, columns: Table) -> Array:
         """Standard deviation of log time below the median, shape (n,).
@@ -112,11 +112,11 @@ def doubt(columns: Table, y: Array, outrun: Mask, refit: Refit, foresee: Foresee
     n = len(y)
     wild, share, off = outrun.copy(), np.zeros(n), np.zeros(n)
     if n - wild.sum() == 1:  # nothing confirms it
-        share, off = np.where(wild, 0.0, _CHANCE), np.full(n, _SIGMA)
+        share, off = np.where(wild, 0.0, CHANCE), np.full(n, SIGMA)
     most = max((n - 1) // 2 - int(wild.sum()), 0)
     for left in range(most, -1, -1) if n - wild.sum() > 1 else ():
-        off, log_odds = _left_out(columns, y, refit, foresee, ~wild)
-        odds = np.where(wild, 0.0, np.exp(np.minimum(log_odds, 500.0)))
+        off, found = _left_out(columns, y, refit, foresee, ~wild)
+        odds = np.where(wild, 0.0, np.exp(np.minimum(found, 500.0)))
         share = odds / (1.0 + odds.sum())
         worst = int(np.argmax(share))
         if share[worst] <= 0.5 or left == 0 or _alone(columns, worst, ~wild):
@@ -140,19 +140,19 @@ def _left_out(
     n = len(y)
     keep = believed & ~np.eye(n, dtype=bool)
     scales = [step_law.scale_of(take(columns, row), y[row]) for row in keep]
-    off, log_odds = np.empty(n), np.full(n, -np.inf)
+    off, odds = np.empty(n), np.full(n, -np.inf)
     for scale in dict.fromkeys(scales):
         rows = np.asarray([i for i in range(n) if scales[i] == scale])
         fit = refit(scale, keep[rows].astype(float))
-        freedom = _FREEDOM + keep[rows].sum(axis=1)
-        size = np.sqrt((_FREEDOM + fit.cost) / freedom)
+        freedom = FREEDOM + keep[rows].sum(axis=1)
+        size = np.sqrt((FREEDOM + fit.cost) / freedom)
         for k, i in enumerate(rows):
             drawn, sigma = foresee(scale, _draws(fit, k, size[k]), i, np.flatnonzero(keep[i]))
             away = np.log(y[i]) - drawn
             off[i] = np.median(away)
             if off[i] > 0:
-                log_odds[i] = _log_odds(away, sigma * size[k], float(freedom[k]))
-    return off, log_odds
+                odds[i] = log_odds(away, sigma * size[k], float(freedom[k]))
+    return off, odds
 
 
 def _draws(fit: Fit, member: int, size: float) -> Array:
@@ -169,13 +169,13 @@ def _draws(fit: Fit, member: int, size: float) -> Array:
     return result
 
 
-def _log_odds(off: Array, sigma: float, freedom: float) -> float:
+def log_odds(off: Array, sigma: float, freedom: float) -> float:
     """That a row is wild, against that it is as the others have it; `off` for each draw of them."""
     constant = lgamma((freedom + 1) / 2) - lgamma(freedom / 2) - 0.5 * log(freedom * pi)
     tail = (freedom + 1) / 2 * np.log1p((off / sigma) ** 2 / freedom)
     usual = constant - log(sigma) + _log_mean(-tail)
-    strange = _log_mean(-0.5 * (off / _SIGMA) ** 2) - log(_SIGMA * sqrt(2 * pi))
-    return log(_CHANCE / (1 - _CHANCE)) + strange - usual
+    strange = _log_mean(-0.5 * (off / SIGMA) ** 2) - log(SIGMA * sqrt(2 * pi))
+    return log(CHANCE / (1 - CHANCE)) + strange - usual
 
 
 def _log_mean(logs: Array) -> float:

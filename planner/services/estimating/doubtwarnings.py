@@ -50,7 +50,7 @@ def _of_probes(doubts: Doubts, configs: int) -> list[Warning_]:
     if doubts.slowed:
         text = (
             f"Steps of {_shapes(doubts.slowed)} took much longer than the other probes explain, and"
-            " hardly count; all intervals are wider for it."
+            " hardly count; intervals are wider for it."
         )
         found.append(Warning_(code="probe.outlier", text=text, hint=_AGAIN))
     if doubts.disagreeing:
