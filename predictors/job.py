@@ -111,7 +111,9 @@ class ProbedJobPredictor:
         Raises:
             EvidenceError: No probe ended well.
         """
-        probes = unique(probes)
+        probes = sorted(unique(probes), key=lambda p: (p.measured_at.timestamp(), p.id))
+        if self.model is None:  # the law of steps knows no replicas that share samples
+            probes = [p for p in probes if p.knobs.replica_workers == 1]
         good = measured(probes)
         own = {p.fingerprint for p in probes}
         others = [p for p in self.history if p.fingerprint not in own]

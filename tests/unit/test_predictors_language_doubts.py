@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from tests.unit.test_predictors_language import (
     TINY,
     WORK,
     configuration,
+    cpu_probes,
+    on_cpu_s,
     probe,
 )
 
@@ -153,6 +156,23 @@ def test_another_number_of_micro_batches_was_not_probed() -> None:
 
 
 # ---- which probes count, and how
+
+
+def test_without_a_model_probes_of_shared_replicas_do_not_count() -> None:
+    asked = [configuration(1, 16), configuration(2, 8), configuration(2, 16)]
+    found = job_predictor().fit(cpu_probes(16, 8, 4)).predict(asked, WORK)
+    assert found == job_predictor().fit(cpu_probes()).predict(asked, WORK)
+    assert found[0].step_time_s.p50 == pytest.approx(on_cpu_s(1, 16), rel=0.1)
+
+
+def test_the_order_of_probes_does_not_matter() -> None:
+    tried = [(configuration(1, 16), 0.1), (configuration(2, 8), 0.07), (configuration(4, 4), 0.05)]
+    rows = [probe(config, s) for config, s in tried]
+    asked = [configuration(2, 16), configuration(8, 16)]
+    first, *others = (
+        job_predictor().fit(list(order)).predict(asked, WORK) for order in permutations(rows)
+    )
+    assert all(found == first for found in others)
 
 
 def test_machines_of_cpu_slots_have_a_network_of_their_own() -> None:
