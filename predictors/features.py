@@ -180,6 +180,30 @@ def by_replica(columns: Table) -> Table:
     return {**columns, "workers": replicas, "nodes": nodes, "workers_per_node": here}
 
 
+def check_layout(columns: Table) -> None:
+    """Refuse rows of `LAYOUT` whose workers are no whole replicas, by the first of them.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for name in LAYOUT:
+        positive(columns[name], name)
+    tensor, pipeline = (columns[name] for name in LAYOUT)
+    rules = (
+        (tensor == np.round(tensor), "tensor_parallel must be a whole number"),
+        (pipeline == np.round(pipeline), "pipeline_parallel must be a whole number"),
+        (
+            columns["workers"] % (tensor * pipeline) == 0,
+            "tensor_parallel x pipeline_parallel must divide workers",
+        ),
+    )
+    for holds, rule in rules:
+        if not np.all(holds):
+            row = int(np.flatnonzero(~holds)[0])
+            values = ", ".join(f"{name}={columns[name][row]:g}" for name in ("workers", *LAYOUT))
+            raise ValueError(f"row {row}: {rule} ({values})")
+
+
 def probe_table(probes: Sequence[ProbeResult]) -> dict[str, Array]:
     """Probes as a table: `COLUMNS`, `LAYOUT`, and `loader_wait_s`, s per step, NaN when unseen."""
     columns = config_table([(p.resources, p.knobs) for p in probes])

@@ -112,8 +112,7 @@ class ProbedJobPredictor:
             EvidenceError: No probe ended well.
         """
         probes = sorted(unique(probes), key=lambda p: (p.measured_at.timestamp(), p.id))
-        if self.model is None:  # the law of steps knows no replicas that share samples
-            probes = [p for p in probes if p.knobs.replica_workers == 1]
+        probes = [p for p in probes if self._can_be(p.knobs)]
         good = measured(probes)
         own = {p.fingerprint for p in probes}
         others = [p for p in self.history if p.fingerprint not in own]
@@ -145,6 +144,16 @@ class ProbedJobPredictor:
             probed=frozenset(self._shape(p) for p in good),
             rows=len(good),
         )
+
+    def _can_be(self, knobs: Knobs) -> bool:
+        """Whether the job, as it is described now, can have been probed so.
+
+        Without a model nothing tells of replicas that several workers share.
+        """
+        if self.model is None:
+            return knobs.replica_workers == 1
+        alike = self.model.heads % knobs.tensor_parallel == 0
+        return alike and knobs.pipeline_parallel <= self.model.layers
 
     def _shape(self, probe: ProbeResult) -> Shape:
         return _shape(probe.resources, probe.knobs, passes=self.model is not None)

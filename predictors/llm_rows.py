@@ -37,7 +37,7 @@ def llm_rows(X: Any, *, gpu: str, network_gb_per_s: float) -> tuple[dict[str, Ar
         `llm_law.COLUMNS` and `llm_law.MACHINE`, each of shape (rows,), and the types.
 
     Raises:
-        ValueError: A column is missing or no positive numbers; GPUs, layers or batches that cannot
+        ValueError: A column is missing or no positive numbers; GPUs, heads or batches that cannot
             be divided as asked.
     """
     raw = named_columns(X)
@@ -70,7 +70,9 @@ def llm_rows(X: Any, *, gpu: str, network_gb_per_s: float) -> tuple[dict[str, Ar
 def _check_division(c: Mapping[str, Array]) -> None:
     """Refuse the first row whose parallelism does not divide what it must."""
     checks = (
+        *((c[n] == np.round(c[n]), f"{n} must be a whole number") for n in ("tp", "dp", "pp")),
         (c["tp"] * c["dp"] * c["pp"] == c["num_gpus"], "tp x dp x pp must be num_gpus"),
+        (c["attention_heads"] % c["tp"] == 0, "tp must divide attention_heads"),
         (c["num_nodes"] <= c["num_gpus"], "there are more nodes than GPUs"),
         (c["num_layers"] >= c["pp"], "pp is more than num_layers: a stage would hold no layer"),
         (

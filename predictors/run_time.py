@@ -14,7 +14,7 @@ from predictors.base import DistributionRegressor
 from predictors.columns import named_columns, not_negative
 from predictors.conformal import Calibration
 from predictors.estimator import Estimator
-from predictors.features import COLUMNS, LAYOUT, Table, by_replica, table, targets
+from predictors.features import COLUMNS, LAYOUT, Table, by_replica, check_layout, table, targets
 from predictors.interruptions import RESTART_S, interrupted, ordered
 from predictors.run_parts import MEASURED, RunParts
 from predictors.step_law import Scale, Terms, compute_per_sample_s
@@ -145,6 +145,7 @@ class RunTimeRegressor(Estimator):
             trials.setdefault(name, np.full(n, np.nan))
         for name in LAYOUT:
             trials.setdefault(name, np.ones(n))
+        check_layout(trials)
         step_s = _pace(trials, wall_s)
         self.step_: StepModel = deepcopy(self.step or StepTimeRegressor())
         self.step_.fit(trials, step_s, sample_weight)
@@ -311,6 +312,7 @@ def _work(X: Any) -> tuple[dict[str, Array], Array]:
         raise ValueError(f"missing columns {missing}; there are {sorted(columns)}")
     for name, default in _DEFAULTS.items():
         columns.setdefault(name, np.full(n, default))
+    check_layout(columns)
     for name in WORK:
         not_negative(columns[name], name)
     whole = by_replica(columns)["workers"] * columns["micro_batch"] * columns["accumulation"]

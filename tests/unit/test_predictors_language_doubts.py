@@ -165,6 +165,20 @@ def test_without_a_model_probes_of_shared_replicas_do_not_count() -> None:
     assert found[0].step_time_s.p50 == pytest.approx(on_cpu_s(1, 16), rel=0.1)
 
 
+def test_a_probe_that_the_model_as_described_cannot_have_does_not_count() -> None:
+    rows = [probe(ASKED[0], 0.5), probe(configuration(3, 4, tensor=3, gpu="A100"), 0.5)]
+    found = job_predictor(model=MODEL).fit(rows).predict(ASKED, WORK)
+    assert found == job_predictor(model=MODEL).fit(rows[:1]).predict(ASKED, WORK)
+
+
+def test_workers_that_are_no_whole_replicas_are_refused() -> None:
+    predictor = job_predictor(model=MODEL).fit([probe(ASKED[0], 0.5)])
+    resources, knobs = configuration(8, 4, tensor=4, gpu="A100")
+    odd = (replace(resources, workers_per_node=6), knobs)
+    with pytest.raises(ValueError, match="divide workers"):
+        predictor.predict([odd], WORK)
+
+
 def test_the_order_of_probes_does_not_matter() -> None:
     tried = [(configuration(1, 16), 0.1), (configuration(2, 8), 0.07), (configuration(4, 4), 0.05)]
     rows = [probe(config, s) for config, s in tried]

@@ -306,6 +306,8 @@ def test_times_are_positive_and_grow_with_work(
     [
         ({"num_gpus": 63, "num_nodes": 8}, "tp x dp x pp must be num_gpus"),
         ({"dp": 1, "pp": 33}, "stage would hold no layer"),
+        ({"num_gpus": 6, "tp": 4, "dp": 1.5, "pp": 1}, "row 0: dp must be a whole number"),
+        ({"num_gpus": 3, "tp": 3, "dp": 1, "pp": 1}, "row 0: tp must divide attention_heads"),
         ({"micro_batch_size": 3}, "micro_batch_size must divide"),
         ({"global_batch_size": 8}, "micro_batch_size must divide"),
         ({"num_gpus": 64, "num_nodes": 65}, "more nodes than GPUs"),

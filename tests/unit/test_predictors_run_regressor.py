@@ -116,6 +116,7 @@ def test_it_keeps_the_conventions() -> None:
     [
         ({"start_s": [1e3] * 3}, "its parts cannot take longer"),
         ({"steps": [float("nan")] * 3}, "neither its steps nor the time of one"),
+        ({"tensor_parallel": [1.0, 1.0, 4.0]}, "row 2: tensor_parallel x .* divide workers"),
     ],
 )
 def test_trials_that_cannot_be_are_refused(changes, says: str) -> None:
@@ -130,6 +131,14 @@ def test_trials_that_cannot_be_are_refused(changes, says: str) -> None:
         ({"epochs": [float("nan")]}, "epochs"),
         ({"wait_s": [-5.0]}, "wait_s"),
         ({"wait_s": np.zeros((1, 3))}, "wait_s"),
+        ({"tensor_parallel": [float("nan")]}, "'tensor_parallel' must hold positive"),
+        ({"tensor_parallel": [0.0]}, "'tensor_parallel' must hold positive"),
+        ({"pipeline_parallel": [-1.0]}, "'pipeline_parallel' must hold positive"),
+        ({"pipeline_parallel": [0.5]}, "row 0: pipeline_parallel must be a whole number"),
+        (
+            {"workers": [2.0], "tensor_parallel": [3.0]},
+            "row 0: tensor_parallel x .* divide workers",
+        ),
     ],
 )
 def test_runs_that_cannot_be_are_refused(changes, says: str) -> None:
