@@ -120,17 +120,22 @@ def respread(
 
 
 def _beyond(model: MemoryRegressor, columns: Table, y: Array, failed: Index) -> MemoryRegressor:
-    """With activations so large that what ran out of memory lies above what was there.
+    """With activations, in each member, so large that what ran out of memory did not fit.
 
-    As much wider as that contradicts what was measured. Activations that are not there at the peak
-    are not moved.
+    As much wider as that contradicts what was measured.
     """
-    parts = model.parts(columns)
-    grown, short = parts.activations[0], model.usable(y) - parts.peak[0]
-    small = failed & (short > 0) & (grown > 0)
-    if not small.any():
-        return model
-    result = _with_shares(model, 1.0, float(np.max(1 + short[small] / grown[small])))
+    lost = take(columns, failed)
+    theta, state, reference = model.theta_, model.state_, model.reference_
+    parts = parts_of(theta, state, reference, lost)
+    # Without gradients the law tells the forward pass, also where the peak is the optimiser's.
+    grown = parts_of(theta, StateBytes(), reference, lost).activations
+    there = np.where(parts.activations > 0, parts.activations, parts.gradients)
+    short = model.usable(y[failed]) - parts.peak
+    factor = np.max(np.where(short > 0, (there + short) / grown, 1.0), axis=1)
+    factor = np.maximum(factor, 1.0)
+    result = copy.copy(model)
+    result.theta_ = theta.copy()
+    result.theta_[:, 1] += np.log(factor)
     if not failed.all():
         off = np.log(result.predict(take(columns, ~failed)) / y[~failed])
         result.sigma_ = float(np.hypot(model.sigma_, np.sqrt(np.mean(off**2))))

@@ -285,6 +285,14 @@ def test_what_ran_out_of_memory_spread_like_that_is_not_tried_again(
     assert found.evidence[2] == ("transfer" if measured else "prior")
 
 
+def test_what_ran_out_of_memory_needs_more_also_where_the_optimiser_took_most() -> None:
+    flat = [gpu_probe(m, tensor=2, peak_device_bytes=p * GB) for m, p in ((4, 13), (8, 13))]
+    memory = LanguageMemory([*flat, lost(2)], MODEL, seed=0)
+    small, same, double = peaks(memory, *(configuration(1, m, gpu="A100") for m in (1, 2, 4)))
+    assert small < 38 < same < 60
+    assert same < double < 120
+
+
 def test_what_fitted_spread_like_that_fits() -> None:
     silent = gpu_probe(64, tensor=2, peak_device_bytes=None)
     asked = [configuration(2, m, tensor=2, gpu="A100") for m in (64, 128)]
