@@ -86,7 +86,8 @@ class JobMemory:
         key = features.machine_key(first)
         model, evidence = self._model(key, on_cpu=not first.gpu)
         n = len(configs)
-        capacity = np.asarray([self._capacity_bytes(r) for r, _ in configs])
+        limits = {r: self._capacity_bytes(r) for r in {r for r, _ in configs}}
+        capacity = np.asarray([limits[r] for r, _ in configs])
         risk = np.zeros(n) if model is None else model.p_oom(columns, capacity)
         p_oom = bounded(risk, self._trials.get(key, ()), columns, capacity)
         if model is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import asdict
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -209,8 +208,7 @@ class MemoryRegressor(Estimator):
         usable = np.maximum(self.usable(capacity), 1.0)
         sigma = float(np.hypot(self.sigma_, self.slack_sigma))
         distance = (np.log(self._peaks(columns)) - np.log(usable)) / sigma
-        normal = NormalDist().cdf
-        risk = np.asarray([np.mean([normal(z) for z in row]) for row in distance.T])
+        risk: Array = _normal_cdf(distance).mean(axis=0)
         return bounded(risk, self.trials_, columns, capacity)[back]
 
     def carried_over(self, *, on_cpu: bool) -> Self:
@@ -301,6 +299,18 @@ class MemoryRegressor(Estimator):
         model.trials_ = tuple(Trial(**trial) for trial in data["trials"])
         model.n_features_in_ = 3
         return model
+
+
+def _normal_cdf(z: Array) -> Array:
+    """Standard normal distribution function, within 1e-7 (Abramowitz and Stegun, 7.1.26)."""
+    x = np.abs(z) / np.sqrt(2.0)
+    t = 1 / (1 + 0.3275911 * x)
+    series = 0.254829592 + t * (
+        -0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))
+    )
+    tail = 0.5 * t * series * np.exp(-(x**2))
+    result: Array = np.where(z > 0, 1 - tail, tail)
+    return result
 
 
 def _distinct(columns: Table) -> tuple[dict[str, Array], Index]:
