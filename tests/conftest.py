@@ -13,8 +13,10 @@ from pytest_socket import socket_allow_hosts
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
-# A shell starts what it puts in the background deaf to Ctrl-C, and what we start would be as well.
+# A shell starts what it puts in the background deaf to Ctrl-C, and nohup to a terminal that closes;
+# what we start would be as well.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -77,7 +77,7 @@ class RunSummary:
     `predicted_total_s` and `predicted_cost_usd` are the chosen option's, as agreed at launch.
     `within_interval` says whether the real total time fell into its 90 % interval; it is None of a
     run that was `adjusted`, as the prediction was about another one. `held_s` is how long resources
-    were held, which is what was paid for, and `usd_per_h` the price that was agreed to.
+    were held, which is what was paid for, and `agreed_usd_per_h` the price of it.
     """
 
     id: str
@@ -99,7 +99,7 @@ class RunSummary:
     reason: str | None = None
     adjusted: bool = False
     held_s: float = 0.0
-    usd_per_h: float = 0.0
+    agreed_usd_per_h: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,7 @@ def run_summary(
         reason=record.reason,
         adjusted=adjusted,
         held_s=record.held_s,
-        usd_per_h=plan.option.price.usd_per_h,
+        agreed_usd_per_h=plan.option.price.usd_per_h,
     )
 
 

@@ -262,6 +262,8 @@ def finished_runs(state_dir: Path) -> FinishedRuns:
         if run.state is not RunState.DONE or run.total_s is None or run.adjusted:
             continue
         times.append((run.predicted_total_s, run.total_s))
-        if run.held_s > 0 and run.usd_per_h > 0 and run.spent_usd > 0:
-            bills.append(Bill(run_s=run.held_s, usd_per_h=run.usd_per_h, cost_usd=run.spent_usd))
+        if run.held_s > 0 and run.agreed_usd_per_h > 0 and run.spent_usd > 0:
+            bills.append(
+                Bill(run_s=run.held_s, usd_per_h=run.agreed_usd_per_h, cost_usd=run.spent_usd)
+            )
     return FinishedRuns(times=tuple(times), bills=tuple(bills))
