@@ -389,7 +389,9 @@ def test_a_worker_is_lost_before_the_first_step_of_a_resume(
     bench: Bench, nursery: Nursery, stopped: CrewBench, place: str, victim: int
 ) -> None:
     owner, name = place.split(".")
-    job = job_of(bench, nursery, victim, f"strike({owner.lower()}.{owner}, '{name}')")
+    # Before all have met, a lost leader is a job that did not begin: the others are given time to.
+    when = "lambda *_, **__: time.sleep(0.3) is None"
+    job = job_of(bench, nursery, victim, f"strike({owner.lower()}.{owner}, '{name}', {when})")
     job.start(3)
     survivors = {worker: 0 for worker in range(3) if worker != victim}
     assert job.finish() == {victim: -9, **survivors}, job.output()
