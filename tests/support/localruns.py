@@ -98,9 +98,10 @@ class Desk:
     def rest(self, run_id: str) -> RunState:
         """The state the run comes to rest in, its supervisor gone."""
         resting = ("done", "failed", "paused", "cancelled", "stopped_by_cap")
-        view = self.wait(run_id, lambda v: v.summary.state.value in resting)
+        self.wait(run_id, lambda v: v.summary.state.value in resting)
+        # Looked at again: a supervisor that takes over may first tell that the run had been paused.
         self.wait(run_id, lambda v: not self.services._shelf.alive(run_id))
-        return view.summary.state
+        return self.services.view(run_id).summary.state
 
     def weights(self, run_id: str) -> list[int]:
         """The steps that went into the final weights, in order."""

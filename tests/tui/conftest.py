@@ -29,6 +29,12 @@ def _keys_do_not_wait_for_an_idle_process(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("textual.app.wait_for_idle", a_moment)
 
 
+@pytest.fixture(autouse=True)
+def _cursors_do_not_blink(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture taken half a second later would show the field without its cursor."""
+    monkeypatch.setattr("textual.widgets.Input._toggle_cursor", lambda _: None)
+
+
 @pytest.fixture
 def stage() -> Stage:
     """An app on the sample recording, and what a test needs to drive it."""
