@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from planner.core.choose import MAX_P_OOM, Terms
+from planner.core.distribution import Distribution
 from planner.core.job import Prefer
 from planner.core.prediction import Bottleneck
 from planner.core.recommendation import Flip, Recommendation
@@ -85,23 +86,25 @@ def oom_reason(p_oom: float) -> Reason:
     )
 
 
-def deadline_reason(p_deadline: float, median_s: float, terms: Terms) -> Reason:
-    """Why an option that may miss the deadline is refused."""
+def deadline_reason(p_deadline: float, total_s: Distribution, terms: Terms) -> Reason:
+    """Why an option that may miss the deadline is refused, and what deadline it would keep."""
     limit = format_duration(max(terms.deadline_s or 0.0, 0.0))
     return Reason(
         code="deadline.missed",
         text=f"P(time <= {limit}) is {format_chance(p_deadline)}, asked for {terms.confidence:.2f};"
-        f" takes {format_duration(median_s)} at the median",
+        f" takes {format_duration(total_s.p50)} at the median,"
+        f" {format_duration(total_s.quantile(terms.confidence))} would do",
     )
 
 
-def budget_reason(p_budget: float, median_usd: float, terms: Terms) -> Reason:
-    """Why an option that may break the budget is refused."""
+def budget_reason(p_budget: float, cost_usd: Distribution, terms: Terms) -> Reason:
+    """Why an option that may break the budget is refused, and what budget it would keep."""
     return Reason(
         code="budget.exceeded",
         text=f"P(cost <= {format_money(terms.budget_usd or 0.0)}) is {format_chance(p_budget)},"
         f" asked for {terms.budget_confidence:.2f};"
-        f" costs {format_money(median_usd)} at the median",
+        f" costs {format_money(cost_usd.p50)} at the median,"
+        f" {format_money(cost_usd.quantile(terms.budget_confidence))} would do",
     )
 
 

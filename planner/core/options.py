@@ -252,10 +252,10 @@ def _reasons(option: Option, terms: Terms, scores: Scores, row: int) -> tuple[Re
         reasons.append(explain.oom_reason(option.p_oom))
     if scores.p_deadline is not None and not scores.in_time[row]:
         p = float(scores.p_deadline[row])
-        reasons.append(explain.deadline_reason(p, option.total_s.p50, terms))
+        reasons.append(explain.deadline_reason(p, option.total_s, terms))
     if scores.p_budget is not None and not scores.in_budget[row]:
         p = float(scores.p_budget[row])
-        reasons.append(explain.budget_reason(p, option.cost_usd.p50, terms))
+        reasons.append(explain.budget_reason(p, option.cost_usd, terms))
     return tuple(reasons)
 
 

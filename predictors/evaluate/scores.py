@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 OURS = "planner"
 ENOUGH_ROWS = 5
 """Rows of a job from which its own coverage says something of it."""
+LARGER_JOBS = "jobs_of_5_rows"
+"""The split of `all` without the jobs of fewer rows; only where there are jobs of both kinds."""
 METHODS: tuple[str, ...] = (*PEERS, OURS)
 
 
@@ -53,7 +56,7 @@ class Score:
         median_ape: Median of the absolute percentage errors of all rows.
         p90_ape: Their 90th percentile.
         coverage90_mean: Share of a job's rows inside the 90 % interval, averaged over jobs.
-        coverage90_worst: The same of the worst job, of those with `ENOUGH_ROWS`, or else of all.
+        coverage90_worst: The same of the worst job, however few rows it has.
         halfwidth90: Half the width of the interval over its median, averaged as `mape` is.
     """
 
@@ -103,10 +106,23 @@ def scores(found: Iterable[Answer]) -> list[Score]:
             if len(rows):
                 key = (answer.case.question.task, split, answer.method)
                 groups.setdefault(key, []).append((answer, rows))
-    return [_score(*key, members) for key, members in groups.items()]
+    result = []
+    for (task, split, method), members in groups.items():
+        result.append(_score(task, split, method, members))
+        larger = _larger_jobs(members) if split == "all" else []
+        if 0 < len(larger) < len(members):
+            result.append(_score(task, LARGER_JOBS, method, larger))
+    return result
 
 
-def _score(task: str, split: str, method: str, members: list[tuple[Answer, Index]]) -> Score:
+def _larger_jobs(members: Sequence[tuple[Answer, Index]]) -> list[tuple[Answer, Index]]:
+    counts: Counter[str] = Counter()
+    for answer, rows in members:
+        counts[answer.case.question.job] += len(rows)
+    return [m for m in members if counts[m[0].case.question.job] >= ENOUGH_ROWS]
+
+
+def _score(task: str, split: str, method: str, members: Sequence[tuple[Answer, Index]]) -> Score:
     """Jobs count the same, whatever their number of rows and of cases."""
     errors: dict[str, list[Array]] = {}
     inside: dict[str, list[Array]] = {}
@@ -122,8 +138,6 @@ def _score(task: str, split: str, method: str, members: list[tuple[Answer, Index
             widths.setdefault(job, []).append(50 * (high - low) / answer.median_s[rows])
     every = np.concatenate([e for of_job in errors.values() for e in of_job])
     coverage = _by_job(inside)
-    rows_of = {job: sum(map(len, parts)) for job, parts in inside.items()}
-    judged = [c for c, n in zip(coverage, rows_of.values(), strict=True) if n >= ENOUGH_ROWS]
     return Score(
         task=task,
         split=split,
@@ -134,7 +148,7 @@ def _score(task: str, split: str, method: str, members: list[tuple[Answer, Index
         median_ape=float(np.median(every)),
         p90_ape=float(np.percentile(every, 90)),
         coverage90_mean=float(np.mean(coverage)) if coverage else None,
-        coverage90_worst=min(judged or coverage) if coverage else None,
+        coverage90_worst=min(coverage) if coverage else None,
         halfwidth90=float(np.mean(_by_job(widths))) if widths else None,
     )
 

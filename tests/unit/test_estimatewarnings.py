@@ -13,6 +13,7 @@ from planner.core.distribution import Distribution
 from planner.core.job import JobSpec
 from planner.core.types import ProbeResult, ProbeState
 from planner.services.estimating.estimatewarnings import (
+    batch_over_data,
     batch_warning,
     busy_warning,
     drift_warning,
@@ -48,7 +49,14 @@ def test_when_all_is_well_nothing_is_said() -> None:
     assert busy_warning([GOOD], []) == ()
     assert reuse_warning([], NOW) == ()
     assert work_warnings(JOB, WORK) == ()
+    assert batch_over_data(WORK.samples, WORK) == ()
     assert option_warnings(()) == ()
+
+
+def test_a_batch_that_no_epoch_fills_is_told() -> None:
+    (told,) = batch_over_data(WORK.samples + 1, WORK)
+    assert told.code == "job.batch_over_data"
+    assert str(WORK.samples) in told.text
 
 
 @pytest.mark.parametrize(

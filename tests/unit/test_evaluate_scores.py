@@ -47,7 +47,7 @@ def answer(job: str, true: list[float], said: list[float], *, half: float | None
 
 
 def test_jobs_count_the_same_whatever_their_rows() -> None:
-    (score,) = scores([answer("a", [1.0] * 9, [1.1] * 9), answer("b", [1.0], [1.3])])
+    score, _ = scores([answer("a", [1.0] * 9, [1.1] * 9), answer("b", [1.0], [1.3])])
     assert score.mape == pytest.approx(20.0)
     assert score.median_ape == pytest.approx(10.0)
     assert (score.jobs, score.n) == (2, 10)
@@ -63,12 +63,20 @@ def test_coverage_is_that_of_jobs_and_of_the_worst_one() -> None:
     assert score.halfwidth90 == pytest.approx(np.mean([20, 20 / 1.1, 20 / 1.1, 10]))
 
 
-def test_a_job_of_a_few_rows_is_not_the_worst_while_others_have_more() -> None:
+def test_the_worst_job_may_be_one_of_a_few_rows_and_larger_jobs_are_told_apart() -> None:
     few = answer("a", [1.0] * 4, [2.0] * 4, half=0.2)
     enough = answer("b", [1.0] * 5, [1.0] * 4 + [2.0], half=0.2)
-    (score,) = scores([few, enough])
-    assert score.coverage90_mean == pytest.approx(40.0)
-    assert score.coverage90_worst == pytest.approx(80.0)
+    every, larger = scores([few, enough])
+    assert (every.split, every.coverage90_mean) == ("all", pytest.approx(40.0))
+    assert every.coverage90_worst == pytest.approx(0.0)
+    assert (larger.split, larger.jobs, larger.n) == ("jobs_of_5_rows", 1, 5)
+    assert larger.coverage90_worst == pytest.approx(80.0)
+
+
+def test_jobs_of_few_rows_alone_are_one_split() -> None:
+    assert [s.split for s in scores([answer("a", [1.0], [1.0]), answer("b", [1.0], [1.0])])] == [
+        "all"
+    ]
 
 
 def test_reliability_is_the_share_of_rows_below_each_quantile() -> None:

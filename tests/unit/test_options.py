@@ -21,6 +21,7 @@ from planner.cli.optiontable import goal_words
 from planner.core import explain
 from planner.core.job import Goal
 from planner.core.options import build_options, option_id, rescore_options, rescored
+from planner.core.units import format_duration, format_money
 from planner.wire.to_wire import estimate_document
 
 
@@ -119,6 +120,18 @@ def test_a_refused_option_says_why_under_a_code(asked: Goal, codes: set[str]) ->
         assert not option.feasible
         assert {r.code for r in option.reasons} == codes
         assert all(r.text for r in option.reasons)
+
+
+def test_what_a_refused_option_says_would_do_does() -> None:
+    refused, _ = build_options(three_candidates(), WORK, goal(100, 0.001), NOW)
+    deadline_s = refused[0].total_s.quantile(0.9)
+    budget_usd = refused[0].cost_usd.quantile(0.95)
+    said = " ".join(reason.text for reason in refused[0].reasons)
+    assert f"{format_duration(deadline_s)} would do" in said
+    assert f"{format_money(budget_usd)} would do" in said
+    enough = goal(1.001 * deadline_s, 1.001 * budget_usd)
+    options, _ = build_options(three_candidates(), WORK, enough, NOW)
+    assert next(o for o in options if o.id == refused[0].id).feasible
 
 
 def test_an_option_that_runs_out_of_memory_comes_last_and_is_off_the_front() -> None:

@@ -23,6 +23,7 @@ from planner.services.estimating.concluding import conclude
 from planner.services.estimating.dataset import scan_data
 from planner.services.estimating.estimatewarnings import (
     DEFAULT_BATCH,
+    batch_over_data,
     batch_warning,
     busy_warning,
     drift_warning,
@@ -182,6 +183,7 @@ class Estimator:
             *batch_warning(evidence.probes, evidence.global_batch),
             *busy_warning(evidence.probes, conclusion.predictions),
             *work_warnings(study.job, work),
+            *batch_over_data(evidence.global_batch, work),
             *option_warnings(conclusion.options),
             *drift_warning(card, conclusion.predictions),
             *conclusion.warnings,

@@ -61,6 +61,19 @@ def work_warnings(job: JobSpec, work: WorkLoad) -> tuple[Warning_, ...]:
     return ()
 
 
+def batch_over_data(global_batch: int, work: WorkLoad) -> tuple[Warning_, ...]:
+    """A step takes more samples than an epoch has."""
+    if global_batch <= work.samples:
+        return ()
+    text = (
+        f"The global batch of {global_batch} is more than the {work.samples} samples of an epoch: "
+        "a step takes fewer samples than it was planned with, or none where the script drops "
+        "batches that are not full."
+    )
+    hint = "Set a smaller global_batch in [job], or check samples and data there."
+    return (Warning_(code="job.batch_over_data", text=text, hint=hint),)
+
+
 def reuse_warning(reused: Sequence[ProbeResult], now: datetime) -> tuple[Warning_, ...]:
     """How old the evidence is, when it was not made now."""
     if not reused:
