@@ -249,6 +249,7 @@ class ProbedJobPredictor:
                 total_s=Distribution(quantiles=tuple(total), evidence=evidence[i]),
                 cost_usd=Distribution(quantiles=tuple(cost), evidence=evidence[i]),
                 interruptions=float(runs.interruptions[i]),
+                interrupted_share=float(1 - runs.plain_s[i, I50] / runs.run_s[i, I50]),
                 memory_bytes=Distribution(quantiles=tuple(peak), evidence=memory.evidence[i]),
                 memory_parts=memory.parts[i],
                 p_oom=float(memory.p_oom[i]),

@@ -126,7 +126,7 @@ def why(options: Sequence[Option], recommendation: Recommendation) -> tuple[str,
         lines.append(f"Chance to miss the deadline: {_percent(1 - pick.p_deadline)}.")
     if pick.expected_interruptions > 0:
         lines.append(
-            f"{pick.expected_interruptions:.2f} interruptions expected; their loss is in the"
+            f"{pick.expected_interruptions:,.2f} interruptions expected; their loss is in the"
             " interval."
         )
     lines += [flip_text(flip, by_id[flip.to]) for flip in recommendation.flips if flip.to in by_id]

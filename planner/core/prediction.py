@@ -54,6 +54,7 @@ class Prediction:
         run_s: Running, interruptions included.
         total_s: Waiting until it may start, and running.
         interruptions: Expected number of them.
+        interrupted_share: Of the median running time, what they take.
         memory_parts: None where nothing is known of memory.
         widened_by_runs: Width of the 90 % interval of `run_s`, as a logarithm, over what it would
             be if no run had finished; below 1 where runs made it narrower.
@@ -70,6 +71,7 @@ class Prediction:
     bottleneck: Bottleneck
     evidence: Evidence
     interruptions: float = 0.0
+    interrupted_share: float = 0.0
     interval_method: Literal["cqr", "split", "analytic", "none"] = "analytic"
     calibrated: bool = False
     n_calibration: int = 0

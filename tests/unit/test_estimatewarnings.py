@@ -17,6 +17,7 @@ from planner.services.estimating.estimatewarnings import (
     batch_warning,
     busy_warning,
     drift_warning,
+    interrupted_warning,
     option_warnings,
     probe_warnings,
     reuse_warning,
@@ -143,6 +144,14 @@ def test_runs_that_make_intervals_wider_are_told_with_how_much(
         assert warnings[0].code == "model.intervals_widened"
         assert f"{runs_made} finished runs" in warnings[0].text
         assert f"{times:.1f} times as wide" in warnings[0].text
+
+
+def test_options_that_interruptions_hardly_let_finish_are_told() -> None:
+    found = job_predictor().fit([SURE]).predict([(SURE.resources, SURE.knobs)], WORK)
+    assert interrupted_warning(found) == ()
+    (warning,) = interrupted_warning([*found, replace(found[0], interrupted_share=0.95)])
+    assert warning.code == "run.hardly_finishes"
+    assert "1 of 2 options" in warning.text
 
 
 def test_a_clock_that_was_put_back_makes_no_negative_age() -> None:

@@ -27,6 +27,7 @@ from planner.services.estimating.estimatewarnings import (
     batch_warning,
     busy_warning,
     drift_warning,
+    interrupted_warning,
     option_warnings,
     probe_warnings,
     reuse_warning,
@@ -185,6 +186,7 @@ class Estimator:
             *work_warnings(study.job, work),
             *batch_over_data(evidence.global_batch, work),
             *option_warnings(conclusion.options),
+            *interrupted_warning(conclusion.predictions),
             *drift_warning(card, conclusion.predictions),
             *conclusion.warnings,
         )

@@ -19,6 +19,8 @@ _WIDENED = 1.2
 _WIDENED_AT_ALL = 1.005
 """Less of a widening cannot be seen in the numbers that are shown."""
 _LIKELY = 0.5
+_HARDLY = 0.9
+"""More of a run's time than this lost to interruptions: it takes ten times as long as without."""
 _BUSY_CORES = 0.2
 """Less than this is what any machine does besides."""
 
@@ -147,6 +149,22 @@ def busy_warning(
         )
     hint = "Estimate again with --fresh on a quiet machine."
     return (Warning_(code="machine.busy", text=text, hint=hint),)
+
+
+def interrupted_warning(predictions: Sequence[Prediction]) -> tuple[Warning_, ...]:
+    """Options that interruptions hardly let come to an end."""
+    lost = sum(p.interrupted_share > _HARDLY for p in predictions)
+    if not lost:
+        return ()
+    text = (
+        f"{lost} of {len(predictions)} options will hardly ever finish: interruptions "
+        f"undo more than {_HARDLY:.0%} of what they do."
+    )
+    hint = (
+        "Let the script save more often (checkpoint_interval), or use machines that are seldom "
+        "interrupted."
+    )
+    return (Warning_(code="run.hardly_finishes", text=text, hint=hint),)
 
 
 def option_warnings(options: Sequence[Option]) -> tuple[Warning_, ...]:
