@@ -7,11 +7,11 @@ from datetime import timedelta
 from math import exp, log
 
 import pytest
-from support.planning import NOW, WORK, estimate, knobs, resources
+from support.planning import NOW, WORK, estimate, knobs, price, resources
 
 from planner.core.distribution import Distribution
 from planner.core.job import JobSpec
-from planner.core.types import ProbeResult, ProbeState
+from planner.core.types import Offer, ProbeResult, ProbeState
 from planner.services.estimating.estimatewarnings import (
     batch_over_data,
     batch_warning,
@@ -147,9 +147,15 @@ def test_runs_that_make_intervals_wider_are_told_with_how_much(
 
 
 def test_options_that_interruptions_hardly_let_finish_are_told() -> None:
-    found = job_predictor().fit([SURE]).predict([(SURE.resources, SURE.knobs)], WORK)
+    losing = job_predictor(saves=False).fit([SURE])
+    configs, long = [(SURE.resources, SURE.knobs)], replace(WORK, samples=200 * WORK.samples)
+    calm, risky = (
+        Offer(resources=SURE.resources, price=price(hazard=h), wait_s=Distribution.exactly(0.0))
+        for h in (0.01, 6.0)
+    )
+    found = losing.predict(configs, long, [calm])
     assert interrupted_warning(found) == ()
-    (warning,) = interrupted_warning([*found, replace(found[0], interrupted_share=0.95)])
+    (warning,) = interrupted_warning([*found, *losing.predict(configs, long, [risky])])
     assert warning.code == "run.hardly_finishes"
     assert "1 of 2 options" in warning.text
 
