@@ -104,10 +104,8 @@ class LanguageSteps:
         if near:
             centre[here], low[here], high[here] = self.plain.log_moments(features.by_replica(near))
         if far:
-            centre[~here], sd = self.llm_.log_moments(self._rows(far))
-            strays = self.llm_.strays_
-            high[~here] = np.hypot(np.hypot(sd, self._untried(far)), strays.sigma)
-            low[~here] = np.hypot(high[~here], strays.below)
+            centre[~here], *spreads = self.llm_.log_moments(self._rows(far))
+            low[~here], high[~here] = (np.hypot(sd, self._untried(far)) for sd in spreads)
         return centre, low, high
 
     def log_draws(self, X: Any, rng: np.random.Generator, *, size: int) -> Array:
@@ -121,8 +119,7 @@ class LanguageSteps:
             of_way = np.stack([X[name][~here] for name in LAYOUT], axis=1)
             _, way = np.unique(of_way, axis=0, return_inverse=True)
             common = rng.standard_normal((size, int(way.max()) + 1))[:, way.reshape(-1)]
-            shaken = self.llm_.strays_.sigma * rng.standard_normal((size, 1))
-            result[:, ~here] = drawn + self._untried(far) * common + shaken
+            result[:, ~here] = drawn + self._untried(far) * common
         return result
 
     def terms(self, X: Any) -> step_law.Terms:
@@ -166,6 +163,8 @@ class LanguageSteps:
         The law that tells the steps of a way judges the probes of it.
         """
         strays = self.llm_.strays_
+        if strays is None:
+            raise TypeError("the law of language models was given no probes")
         slowed, torn = strays.slowed.copy(), np.full(len(strays.odd), strays.torn)
         if not self._learned:
             slowed[self._near], torn[self._near] = suspicious(self.plain)

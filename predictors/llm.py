@@ -81,11 +81,11 @@ class LlmRegressor(Estimator):
         layouts_: Their parallelism.
         probes_: Probed configurations; None before `adapt`.
         differs_: Whether the probes do not look like the fitted rows.
-        strays_: Probes that do not belong; only after `adapt`.
+        strays_: Probes that do not belong; None before `adapt`.
         n_features_in_: Number of columns.
     """
 
-    strays_: Strays
+    strays_: Strays | None = None
 
     def __init__(
         self,
@@ -197,13 +197,26 @@ class LlmRegressor(Estimator):
 
     def predict_distribution(self, X: Any) -> Array:
         """Quantiles of a measured iteration, s, shape (n, len(LEVELS))."""
-        centre, sd = self.log_moments(X)
-        result: Array = np.exp(centre[:, None] + sd[:, None] * np.asarray(Z))
+        centre, low, high = self.log_moments(X)
+        z = np.asarray(Z)
+        spread = np.where(z < 0, low[:, None], high[:, None])
+        result: Array = np.exp(centre[:, None] + spread * z)
         return result
 
-    def log_moments(self, X: Any) -> tuple[Array, Array]:
-        """Median and standard deviation of the logarithm of a measured iteration; each (n,)."""
+    def log_moments(self, X: Any) -> tuple[Array, Array, Array]:
+        """Median of the logarithm of a measured iteration, and spreads below and above; each (n,).
+
+        The spreads are standard deviations, as much wider as probes do not belong (`strays_`).
+        """
         self._check_fitted()
+        centre, sd = self._usual(X)
+        if self.strays_ is None:
+            return centre, sd, sd
+        high = np.hypot(sd, self.strays_.sigma)
+        return centre, np.hypot(high, self.strays_.below), high
+
+    def _usual(self, X: Any) -> tuple[Array, Array]:
+        """Median and standard deviation of the logarithm if all probes belong; each (n,)."""
         c, gpus = self._rows(X)
         new = self._strange(gpus)
         away = np.ones(len(new)) if self.differs_ else self._away(c, new)
@@ -218,7 +231,8 @@ class LlmRegressor(Estimator):
     def log_draws(self, X: Any, rng: np.random.Generator, *, size: int) -> Array:
         """Joint draws of the logarithm of a measured iteration, shape (size, n).
 
-        What is unsure of the law is shared by all rows as the law has it; the rest is each row's.
+        What is unsure of the law is shared by all rows as the law has it, and what probes that do
+        not belong leave open by all alike; the rest is each row's.
         """
         self._check_fitted()
         c, gpus = self._rows(X)
@@ -226,13 +240,13 @@ class LlmRegressor(Estimator):
         away = np.ones(len(new)) if self.differs_ else self._away(c, new)
         centre, J, _ = self.belief_.linearise(self.belief_.design(c), away)
         shared = J @ self.belief_.root
-        _, sd = self.log_moments(X)
+        _, sd = self._usual(X)
         known = np.sqrt((shared**2).sum(axis=1))
         wide = np.where(known > 0, np.minimum(sd / np.maximum(known, 1e-12), 1.0), 1.0)
         own = np.sqrt(np.maximum(sd**2 - (wide * known) ** 2, 0.0))
         drawn = rng.standard_normal((size, shared.shape[1])) @ shared.T
         result: Array = centre + wide * drawn + own * rng.standard_normal((size, len(new)))
-        return result
+        return result if self.strays_ is None else result + self.strays_.draws(rng, size=size)
 
     def _moments(self, c: Table, away: Array) -> tuple[Array, Array]:
         centre, J, unknown = self.belief_.linearise(self.belief_.design(c), away)

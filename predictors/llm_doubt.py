@@ -1,15 +1,16 @@
 """Probes of a language model that do not belong, and how much wider intervals are for them.
 
 The law foresees how probes of one model differ. One that is far from where the median of them has
-it hardly counts; where half of them are, nobody can tell which ones are right. A single probe has
-nothing beside it but the law, which is that of other people's scripts: it is believed, and the
+it hardly counts; where half of them are, nobody can tell which ones are right. Noise only slows:
+one that is too fast may be the only right one, and the interval reaches down to it. A single probe
+has nothing beside it but the law, which is that of other people's scripts: it is believed, and the
 interval reaches down to where the truth is if it was slowed (`predictors.wild`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import exp, sqrt
+from dataclasses import dataclass, replace
+from math import exp, hypot, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,7 +37,8 @@ class Strays:
     Attributes:
         off: From the median of them; shape (n,).
         odd: Those that are too far from it.
-        below: Standard deviation of log(s) below the median, if the only one may be wild; else 0.
+        below: Standard deviation of log(s) below the median, if the only one, or all but one that
+            is too fast, may be wild; else 0.
     """
 
     off: Array
@@ -45,8 +47,13 @@ class Strays:
 
     @property
     def torn(self) -> bool:
-        """Whether as many of them are odd and slow as are not."""
-        return bool(2 * np.sum(self.odd & (self.off > 0)) >= len(self.off))
+        """Whether as many of them are odd as are not, or one is too fast to have been slowed."""
+        return self.halved or bool(np.any(self.odd & (self.off < 0)))
+
+    @property
+    def halved(self) -> bool:
+        """Whether as many of them are odd as are not."""
+        return bool(2 * np.sum(self.odd) >= len(self.off))
 
     @property
     def slowed(self) -> Mask:
@@ -57,9 +64,15 @@ class Strays:
     @property
     def sigma(self) -> float:
         """Standard deviation of log(s) that odd ones add to all."""
-        if self.torn:
+        if self.halved:
             return float(np.abs(self.off[self.odd]).max())
         return wild.SHAKEN * sqrt(float(self.odd.mean()))
+
+    def draws(self, rng: np.random.Generator, *, size: int) -> Array:
+        """Draws of what all log(s) are off by together for the odd ones, shape (size, 1)."""
+        z = rng.standard_normal((size, 1))
+        result: Array = z * np.where(z < 0, hypot(self.sigma, self.below), self.sigma)
+        return result
 
     def noise(self, usual: Array) -> Array:
         """Standard deviation of each probe's log(s), from that of such probes; (n,)."""
@@ -79,8 +92,13 @@ def strays(belief: Belief, c: Table, log_s: Array, sigma: Array) -> Strays:
     usual = np.sqrt(np.diag(covariance) + sigma**2)
     missed = log_s - found
     off = missed - np.median(missed)
-    below = _below(float(missed[0]), float(usual[0])) if len(off) == 1 else 0.0
-    return Strays(off=off, odd=np.abs(off) > _ODD * usual, below=below)
+    odd = np.abs(off) > _ODD * usual
+    seen = Strays(off=off, odd=odd)
+    if len(off) == 1:
+        return replace(seen, below=_below(float(missed[0]), float(usual[0])))
+    if seen.torn and not seen.halved:
+        return replace(seen, below=float(-off[odd].min()))
+    return seen
 
 
 def _below(missed: float, usual: float) -> float:

@@ -8,14 +8,17 @@ from itertools import permutations
 import numpy as np
 import pytest
 
+from planner.core.distribution import I05, I95
 from planner.core.prediction import Prediction
 from planner.core.types import ProbeResult
 from planner.services.estimating.doubtwarnings import doubt_warnings
 from predictors.features import config_table
 from predictors.job import Config
 from predictors.language import language_rows, prior_regressor
+from predictors.language_steps import LanguageSteps
 from predictors.llm import bundled
 from predictors.registry import job_predictor
+from predictors.step_time import StepTimeRegressor
 from tests.unit.test_predictors_language import (
     MODEL,
     TINY,
@@ -90,6 +93,43 @@ def test_of_two_probes_that_contradict_each_other_either_may_be_right() -> None:
     assert {p.id for p in predictor.doubts(ASKED).disagreeing} == {p.id for p in rows}
     found, true = predictor.predict(ASKED, WORK)[0].step_time_s, as_foreseen(ASKED)[0]
     assert found.p05 < true < 5 * true < found.p95
+
+
+def test_of_three_probes_two_may_have_been_slowed_alike() -> None:
+    rows = probes_of(ASKED[:3], at_0=10.0, at_1=10.0)
+    predictor = job_predictor(model=MODEL).fit(rows)
+    doubts = predictor.doubts(ASKED)
+    assert {p.id for p in doubts.disagreeing} == {p.id for p in rows}
+    assert not doubts.slowed
+    for found, true in zip(predictor.predict(ASKED, WORK), as_foreseen(ASKED), strict=True):
+        assert found.step_time_s.p05 < true < found.step_time_s.p50
+
+
+@pytest.mark.parametrize(
+    "slowed", [[10.0], [1.0, 10.0], [10.0, 1.0, 1.0], [10.0, 10.0, 1.0]], ids=str
+)
+def test_the_law_itself_reaches_to_the_truth_whichever_probes_were_slowed(slowed) -> None:
+    rows = language_rows(config_table(ASKED), MODEL, "A100")
+    true = bundled().predict(rows)
+    tried = language_rows(config_table(ASKED[: len(slowed)]), MODEL, "A100")
+    model = bundled().adapt(tried, true[: len(slowed)] * slowed)
+    found = model.predict_distribution(rows)
+    assert np.all((found[:, I05] < true) & (true < found[:, I95]))
+    drawn = np.exp(model.log_draws(rows, np.random.default_rng(0), size=4000))
+    assert np.quantile(drawn, 0.05, axis=0) == pytest.approx(found[:, I05], rel=0.15)
+    assert np.quantile(drawn, 0.95, axis=0) == pytest.approx(found[:, I95], rel=0.15)
+
+
+def test_doubts_are_added_once() -> None:
+    rows = probes_of(ASKED[:3], at_0=10.0)
+    table = config_table(ASKED)
+    times = [p.step_time_s[0] for p in rows]
+    asked = language_rows(table, MODEL, "A100")
+    alone = bundled().adapt({n: v[:3] for n, v in asked.items()}, times)
+    steps = LanguageSteps(model=MODEL, gpu="A100", plain=StepTimeRegressor())
+    steps.fit({n: v[:3] for n, v in table.items()}, times)
+    for ours, theirs in zip(steps.log_moments(table), alone.log_moments(asked), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-6)
 
 
 @pytest.mark.parametrize(("slower", "low"), [(1.0, 0.75), (10.0, 0.15)])

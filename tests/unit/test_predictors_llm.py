@@ -357,7 +357,8 @@ def test_probes_on_another_gpu_are_believed() -> None:
     adapted = model.adapt(row, [3 * model.predict(row)[0]])
     assert adapted.predict(row)[0] == pytest.approx(3 * model.predict(row)[0], rel=0.1)
     q = adapted.predict_distribution(row)[0]
-    assert q[I95] / q[I05] < 1.5
+    assert q[I95] / q[I50] < 1.25
+    assert q[I05] / q[I50] > 0.6  # it may have been slowed
 
 
 def test_evidence_tells_what_a_prediction_rests_on() -> None:
