@@ -245,13 +245,20 @@ class RunTimeRegressor(Estimator):
         )
 
     def _steps_per_epoch(self, columns: Table) -> Array:
-        """How many full steps an epoch is worth, its last, shorter one in proportion; (n,)."""
+        """How many full steps an epoch is worth, its last, shorter one in proportion; (n,).
+
+        One more pass makes all passes smaller, which a pipeline is faster with: the last step takes
+        no less than one of fewer, full passes, which would be of fewer samples.
+        """
         plan = run_parts.steps_of(by_replica(columns))
-        last = dict(columns)
-        last["micro_batch"] = plan.last_micro_batch
-        last["accumulation"] = plan.last_accumulation
-        share = self.step_.terms(last).step / self.step_.terms(columns).step
-        result: Array = plan.full + plan.has_last * share
+        full_s = self.step_.terms(columns).step
+        last = {**columns, "micro_batch": plan.last_micro_batch}
+        last_s = self.step_.terms({**last, "accumulation": plan.last_accumulation}).step
+        more = plan.last_accumulation > 1
+        if more.any():
+            fewer = {**columns, "accumulation": np.maximum(plan.last_accumulation - 1, 1.0)}
+            last_s = np.where(more, np.maximum(last_s, self.step_.terms(fewer).step), last_s)
+        result: Array = plan.full + plan.has_last * np.minimum(last_s / full_s, 1.0)
         return result
 
     def widened(self, plain_s: Array) -> tuple[Array, Array]:

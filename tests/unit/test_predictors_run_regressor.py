@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from planner.core.distribution import I05, I50, I95, LEVELS, Distribution
+from planner.core.job import LanguageModel
 from predictors.estimator import NotFittedError
+from predictors.language_steps import LanguageSteps
 from predictors.run_time import RunTimeRegressor
+from predictors.step_time import StepTimeRegressor
 
 START_S, REST_S = 8.0, 2.0
 
@@ -75,6 +78,30 @@ def test_waiting_is_part_of_the_total_and_not_of_the_run() -> None:
     assert waiting.total_s[0, I95] - waiting.total_s[0, I50] > wait.p95 - wait.p50
     known = model.predict(run(wait_s=[600.0]))
     assert known == pytest.approx(alone.total_s[:, I50] + 600.0)
+
+
+@pytest.mark.parametrize(("tensor", "pipeline"), [(1, 1), (1, 4), (2, 2), (4, 1)])
+@pytest.mark.parametrize("gpu", ["A100", None])
+def test_more_samples_of_a_language_model_never_take_less(tensor, pipeline, gpu) -> None:
+    model = LanguageModel(hidden=1024, heads=16, layers=24, sequence=1024, vocabulary=50304)
+    steps = LanguageSteps(model=model, gpu=gpu, plain=StepTimeRegressor())
+    probed = {"workers": [4, 4], "nodes": [1, 1], "micro_batch": [2, 8], "accumulation": [4, 4]}
+    spread = {"tensor_parallel": [1, 1], "pipeline_parallel": [4, 4]}
+    times = {"steps": [20, 20], "step_time_s": [0.3, 0.9], "start_s": [5.0, 5.0]}
+    job = RunTimeRegressor(step=steps).fit({**probed, **spread, **times}, [30.0, 60.0])
+    samples = np.arange(1.0, 600.0)
+    columns = {
+        "workers": 4.0,
+        "nodes": 1.0,
+        "micro_batch": 16.0,
+        "accumulation": 8.0,
+        "tensor_parallel": tensor,
+        "pipeline_parallel": pipeline,
+        "epochs": 10.0,
+    }
+    asked = {name: np.full(len(samples), value) for name, value in columns.items()}
+    taken_s = job.predict({**asked, "samples": samples})
+    assert (np.diff(taken_s) >= -1e-9 * taken_s[1:]).all()
 
 
 def test_interruptions_lengthen_a_run_and_are_counted() -> None:
