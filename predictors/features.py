@@ -253,7 +253,7 @@ def run_table(
         "global_batch": np.asarray([k.global_batch for _, k in configs], dtype=float),
         "samples": np.full(n, float(work.samples)),
         "epochs": np.full(n, float(work.epochs)),
-        "tail_samples": np.full(n, float(work.tail_samples)),
+        "tail_samples": np.full(n, float(work.tail_samples) or np.nan),
         "checkpoint_interval_s": np.asarray(
             [k.checkpoint_interval_s for _, k in configs], dtype=float
         ),

@@ -177,8 +177,9 @@ def run_quantiles(parts: RunParts, columns: Table, *, epoch_s: Array, sample_s: 
 
     Args:
         parts: What the trials showed.
-        columns: `workers`, `epochs`, `tail_samples` (of one epoch, on the whole data) and
-            `checkpoint_interval_s` (0 for none but the last), each of shape (n,).
+        columns: `workers`, `epochs`, `tail_samples` (of one epoch, on the whole data; not-a-number
+            where unknown) and `checkpoint_interval_s` (0 for none but the last), each of shape
+            (n,).
         epoch_s: Quantiles of the steps of one epoch, s, shape (n, len(LEVELS)).
         sample_s: Training time of one sample on one worker, s, shape (n,).
     """
@@ -208,14 +209,14 @@ def _evaluation(parts: RunParts, workers: Array, tail_samples: Array, sample_s: 
         _EVALUATED_SHARE * _FORWARD_SHARE * sample_s, np.full(len(workers), _EVALUATION_LOG_SD)
     )
     if not parts.tail.seen:
-        return each * all_samples
+        return each * np.nan_to_num(all_samples)
     measured = _lognormal(tail, tail_sd)
     if seen_samples is None:
         return measured
     each = np.minimum(each, tail[:, None] / seen_samples)
     grown = np.sort(each * (all_samples - seen_samples), axis=1)
     whole = np.maximum(add_independent(measured, grown), 0.0)
-    result: Array = np.where(all_samples > 0, whole, measured)
+    result: Array = np.where(np.isnan(all_samples), measured, whole)
     return result
 
 

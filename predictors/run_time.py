@@ -34,12 +34,13 @@ WORK: tuple[str, ...] = (
 """Columns of what there is to do, beside `features.COLUMNS`.
 
 `samples`: training samples of one epoch. `epochs`: passes over them. `tail_samples`: other samples
-of the data set, which evaluations see (default 0). `checkpoint_interval_s`: 0, the default, for
+of the data set, which evaluations see; not-a-number, the default, where nobody knows: they then
+take what they took in trials. `checkpoint_interval_s`: 0, the default, for
 none but the last. `interruptions_per_h`: while it runs (default 0). Also taken is `wait_s`, until
 it may start: a vector (n,), or quantiles (n, len(LEVELS)); default 0.
 """
 _DEFAULTS = {
-    "tail_samples": 0.0,
+    "tail_samples": np.nan,
     "checkpoint_interval_s": 0.0,
     "interruptions_per_h": 0.0,
     **dict.fromkeys(LAYOUT, 1.0),
@@ -321,7 +322,8 @@ def _work(X: Any) -> tuple[dict[str, Array], Array]:
         columns.setdefault(name, np.full(n, default))
     check_layout(columns)
     for name in WORK:
-        not_negative(columns[name], name)
+        unknown = np.isnan(columns[name]) & (name == "tail_samples")
+        not_negative(np.where(unknown, 0.0, columns[name]), name)
     whole = by_replica(columns)["workers"] * columns["micro_batch"] * columns["accumulation"]
     columns.setdefault("global_batch", whole)
     wait = np.asarray((named_columns(X) or {}).get("wait_s", np.zeros(n)), dtype=float)

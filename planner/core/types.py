@@ -195,7 +195,8 @@ class ProbeResult:
 class WorkLoad:
     """How much there is to do: what a whole-run prediction is made for.
 
-    `samples` and `tail_samples` are those of one epoch, over the whole data set.
+    `samples` and `tail_samples` are those of one epoch, over the whole data set. No `tail_samples`
+    are none that anybody knows of: a script may have others than the layout of the data tells.
     """
 
     samples: int

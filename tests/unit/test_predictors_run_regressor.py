@@ -80,6 +80,24 @@ def test_waiting_is_part_of_the_total_and_not_of_the_run() -> None:
     assert known == pytest.approx(alone.total_s[:, I50] + 600.0)
 
 
+def test_samples_to_evaluate_on_never_make_a_run_shorter() -> None:
+    X, y = trials(tail_s=[1.5] * 3, tail_samples=[100.0] * 3)
+    job = RunTimeRegressor().fit(X, y)
+    counts = [0.0, 1.0, 3.0, 50.0, 99.0, 100.0, 101.0, 1000.0]
+    taken_s = [float(job.predict(run(tail_samples=[n]))[0]) for n in counts]
+    assert np.all(np.diff(taken_s) > 0)
+    # Where nobody knows how many there are, they take what they took in trials.
+    unknown_s = job.predict(run(tail_samples=[np.nan]))[0]
+    assert unknown_s == job.predict(run())[0]
+    assert unknown_s == pytest.approx(taken_s[counts.index(100.0)])
+
+
+@pytest.mark.parametrize("wrong", [-1.0, np.inf])
+def test_evaluation_samples_are_a_number_or_unknown(wrong) -> None:
+    with pytest.raises(ValueError, match="tail_samples"):
+        fitted().predict(run(tail_samples=[wrong]))
+
+
 @pytest.mark.parametrize(("tensor", "pipeline"), [(1, 1), (1, 4), (2, 2), (4, 1)])
 @pytest.mark.parametrize("gpu", ["A100", None])
 def test_more_samples_of_a_language_model_never_take_less(tensor, pipeline, gpu) -> None:
