@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, log, sqrt
+from math import ceil, inf, log, sqrt
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -111,7 +111,7 @@ def calibrate(finished: Sequence[tuple[Distribution, float]]) -> Calibration:
     Args:
         finished: Predicted whole-run time (s) and the real one (s) of each.
     """
-    useful = [(d, real) for d, real in finished if d.p50 > 0 and real > 0]
+    useful = [(d, real) for d, real in finished if d.p50 > 0 and 0 < real < inf]
     n = len(useful)
     if n == 0:
         return Calibration()

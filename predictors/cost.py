@@ -112,4 +112,6 @@ def price_sigma(p50_24h: Array, p90_24h: Array) -> Array:
 
 def _quantiles(run_s: Array) -> Array:
     not_negative(run_s, "run_s")
+    if run_s.ndim == 2 and np.any(np.diff(run_s, axis=1) < 0):
+        raise ValueError("column 'run_s' must hold quantiles that do not fall along a row")
     return np.repeat(run_s[:, None], len(LEVELS), axis=1) if run_s.ndim == 1 else run_s

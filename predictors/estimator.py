@@ -31,18 +31,28 @@ class Estimator:
         """Constructor parameters and their values.
 
         Args:
-            deep: Kept for scikit-learn; no parameter here is itself an estimator.
+            deep: Also those of parameters that are estimators, as `step__members`.
         """
-        return {name: getattr(self, name) for name in self._parameter_names()}
+        found = {name: getattr(self, name) for name in self._parameter_names()}
+        if deep:
+            for outer, part in tuple(found.items()):
+                if isinstance(part, Estimator):
+                    found |= {f"{outer}__{name}": v for name, v in part.get_params().items()}
+        return found
 
     def set_params(self, **params: Any) -> Self:
-        """Change constructor parameters.
+        """Change constructor parameters; `step__members` is parameter `members` of `step`.
 
         Raises:
             ValueError: No such parameter.
         """
         known = self._parameter_names()
         for name, value in params.items():
+            outer, _, inner = name.partition("__")
+            part = getattr(self, outer, None) if inner and outer in known else None
+            if isinstance(part, Estimator):
+                part.set_params(**{inner: value})
+                continue
             if name not in known:
                 raise ValueError(
                     f"{type(self).__name__} has no parameter {name!r}; it has {', '.join(known)}"
@@ -68,5 +78,5 @@ class Estimator:
             raise NotFittedError(f"this {type(self).__name__} is not fitted yet; call fit first")
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{k}={v!r}" for k, v in self.get_params().items())
+        values = ", ".join(f"{k}={v!r}" for k, v in self.get_params(deep=False).items())
         return f"{type(self).__name__}({values})"

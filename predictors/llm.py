@@ -222,8 +222,7 @@ class LlmRegressor(Estimator):
         away = np.ones(len(new)) if self.differs_ else self._away(c, new)
         parts = [
             self._moments(take(c, rows), away[rows])
-            for start in range(0, len(new), _CHUNK)
-            if len(rows := np.arange(start, min(start + _CHUNK, len(new))))
+            for rows in np.split(np.arange(len(new)), range(_CHUNK, len(new), _CHUNK))
         ]
         centre, sd = (np.concatenate(column) for column in zip(*parts, strict=True))
         return centre, np.hypot(sd, new)

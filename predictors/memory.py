@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import asdict
+from math import inf
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -131,6 +132,8 @@ class MemoryRegressor(Estimator):
         self.on_cpu_ = bool(columns["on_cpu"].mean() > 0.5)
         self.context_bytes_ = 0.0 if self.on_cpu_ else _CONTEXT_BYTES
         if context_bytes is not None:
+            if not 0 <= context_bytes < inf:
+                raise ValueError(f"context_bytes must be a finite number of bytes: {context_bytes}")
             self.context_bytes_ = float(context_bytes)
         self.trials_: tuple[Trial, ...] = trials_of(columns, np.where(failed, y, capacity), failed)
         self.state_ = state or StateBytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import copy, deepcopy
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from planner.core.distribution import I05, I50, I95, LEVELS, Z, add_independent
 from predictors import run_parts
 from predictors.base import DistributionRegressor
-from predictors.columns import named_columns, not_negative
+from predictors.columns import named_columns, not_negative, positive
 from predictors.conformal import Calibration
 from predictors.estimator import Estimator
 from predictors.features import COLUMNS, LAYOUT, Table, by_replica, check_layout, table, targets
@@ -144,9 +145,13 @@ class RunTimeRegressor(Estimator):
         wall_s = targets(y, n, unit="s")
         for name in (*_TRIAL, *MEASURED):
             trials.setdefault(name, np.full(n, np.nan))
+            if np.any(np.isinf(trials[name])):
+                raise ValueError(f"column {name!r} must hold finite numbers, or not-a-number")
         for name in LAYOUT:
             trials.setdefault(name, np.ones(n))
         check_layout(trials)
+        if not 0 <= self.restart_s < inf:
+            raise ValueError(f"restart_s must be finite, not negative seconds: {self.restart_s}")
         step_s = _pace(trials, wall_s)
         self.step_: StepModel = deepcopy(self.step or StepTimeRegressor())
         self.step_.fit(trials, step_s, sample_weight)
@@ -326,6 +331,7 @@ def _work(X: Any) -> tuple[dict[str, Array], Array]:
         not_negative(np.where(unknown, 0.0, columns[name]), name)
     whole = by_replica(columns)["workers"] * columns["micro_batch"] * columns["accumulation"]
     columns.setdefault("global_batch", whole)
+    positive(columns["global_batch"], "global_batch")
     wait = np.asarray((named_columns(X) or {}).get("wait_s", np.zeros(n)), dtype=float)
     if wait.ndim == 1:
         wait = np.repeat(wait[:, None], len(LEVELS), axis=1)

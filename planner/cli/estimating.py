@@ -41,6 +41,20 @@ def no_evidence(result: EstimateResult, told_to: EventSink | None = None) -> Evi
     return EvidenceError(text, hint=_what_to_do(result))
 
 
+def tell_warnings(result: EstimateResult, told_to: EventSink | None = None) -> None:
+    """Tell what to bear in mind with these options; not again why a probe failed.
+
+    Args:
+        result: Without options, only what is not about its probes: why these failed is an error.
+        told_to: Where its probes were told, if they were made now.
+    """
+    told = told_to.reasons if isinstance(told_to, Words) else {}
+    for warning in result.warnings:
+        of_probes = not result.options and warning.code.startswith("probe.")
+        if not of_probes and not any(reason in warning.text for reason in told):
+            diagnostics.warn(warning.text, warning.hint)
+
+
 def _what_to_do(result: EstimateResult) -> str | None:
     if not result.probes:
         hints = [warning.hint for warning in result.warnings if warning.code == "probe.all_failed"]

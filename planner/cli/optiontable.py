@@ -13,6 +13,8 @@ from planner.core.job import Goal
 from planner.core.types import EstimateResult, Option
 from planner.core.units import format_chance, format_duration, format_money
 
+_INDENT = "     "
+
 
 def estimate_text(result: EstimateResult, *, show_all: bool, limit: int | None) -> str:
     """What `planner estimate` shows to a person."""
@@ -78,15 +80,24 @@ def _worth_showing(option: Option, result: EstimateResult) -> bool:
 
 
 def _rows(options: Sequence[Option], result: EstimateResult) -> list[str]:
+    """The table; what a narrow terminal has no columns for follows below each option."""
     columns = _columns(result)
     width = terminal_width()
+    below: list[_Column] = []
     while True:
         head = [column.head for column in columns]
         lines = table(head, [[column.cell(option) for column in columns] for option in options])
         spare = [column for column in columns if column.spare]
         if width is None or not spare or max(map(len, lines)) <= width:
-            return [bold(line) if line.startswith(">") else line for line in lines]
-        columns.remove(max(spare, key=lambda column: column.spare))
+            break
+        columns.remove(last := max(spare, key=lambda column: column.spare))
+        below.insert(0, last)
+    rows = [lines[0]]
+    for line, option in zip(lines[1:], options, strict=True):
+        rows.append(bold(line) if line.startswith(">") else line)
+        if below:
+            rows.append(_INDENT + "   ".join(c.said(option) for c in below if c.cell(option)))
+    return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +107,10 @@ class _Column:
     head: str
     cell: Callable[[Option], str]
     spare: int = 0
+
+    def said(self, option: Option) -> str:
+        """The cell where it has no head above it."""
+        return f"{self.head} {self.cell(option)}".strip()
 
 
 def _columns(result: EstimateResult) -> list[_Column]:

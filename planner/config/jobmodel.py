@@ -180,7 +180,7 @@ class GoalTable(Table):
 
     deadline: Deadline | None = Field(None, description="Duration, clock time, or date with zone.")
     budget: Cap | None = Field(None, description="Dollars; a hard cap on the whole run.")
-    confidence: float = Field(0.9, gt=0, lt=1, description="Chance the goal must be met with.")
+    confidence: float = Field(0.9, ge=0.5, le=0.99, description="Chance the goal must be met with.")
     prefer: Prefer = Field("cost", description="What decides among options that meet the goal.")
 
 

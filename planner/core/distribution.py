@@ -33,14 +33,7 @@ Z: tuple[float, ...] = tuple(NormalDist().inv_cdf(level) for level in LEVELS)
 """Standard normal quantiles at `LEVELS`."""
 
 Evidence = Literal["probe", "history", "transfer", "prior"]
-"""Where a number comes from, strongest first."""
-
-EVIDENCE_ORDER: tuple[Evidence, ...] = ("probe", "history", "transfer", "prior")
-
-
-def weakest(*evidence: Evidence) -> Evidence:
-    """The weakest of several kinds of evidence: what a number made from all of them rests on."""
-    return max(evidence, key=EVIDENCE_ORDER.index)
+"""Where a number comes from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

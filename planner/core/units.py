@@ -47,7 +47,7 @@ def parse_duration_s(text: str) -> float:
         number = raw.lstrip("+")
         raise UnitError(
             f"{number} what? A duration needs a unit",
-            hint=f"write {number}m or {number}s",
+            hint=f"write {raw}m or {raw}s" if float(number) > 0 else "write for example 6h or 90m",
         )
     if two := _TWO_PARTS.fullmatch(raw):
         first, second = two.groups()

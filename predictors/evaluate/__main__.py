@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from planner.core.errors import PlannerError
-from predictors.evaluate.data import read
+from predictors.evaluate.data import Measurements, read
 from predictors.evaluate.reliability import achieved, draw
 from predictors.evaluate.scores import METHODS, Answer, Score, answers, scores
 from predictors.evaluate.tasks import TASKS, cases
@@ -32,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         judged = read(args.data)
         training = read(args.train) if args.train else judged
+        _tell_left_out(args.data, judged)
+        if args.train:
+            _tell_left_out(args.train, training)
         found: list[Answer] = []
         for task in args.task:
             print(f"{task} ...", file=sys.stderr, flush=True)
@@ -47,6 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         _print(rows)
     return 0
+
+
+def _tell_left_out(folder: Path, found: Measurements) -> None:
+    if found.left_out:
+        text = f"{folder}: {found.left_out} rows are left out: what they ran on is not known"
+        print(text, file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

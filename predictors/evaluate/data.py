@@ -17,6 +17,7 @@ import numpy as np
 
 from planner.core.errors import UsageError
 from predictors import llm_law
+from predictors.llm_rows import llm_rows
 
 if TYPE_CHECKING:
     from planner.core.distribution import Array
@@ -118,11 +119,16 @@ class Submission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurements:
-    """Everything read from a folder."""
+    """Everything read from a folder.
+
+    Attributes:
+        left_out: Rows that do not tell what they ran on, or something that cannot be.
+    """
 
     steps: tuple[StepJob, ...] = ()
     llm: tuple[LlmJob, ...] = ()
     submissions: tuple[Submission, ...] = ()
+    left_out: int = 0
 
 
 def read(folder: Path) -> Measurements:
@@ -140,10 +146,13 @@ def read(folder: Path) -> Measurements:
             kind = next((k for k in kinds if k in (rows.fieldnames or ())), None)
             if kind is not None:
                 kinds[kind] += _checked(rows, kind, path)
+    usable = {"step_time_s": _is_placed, "iter_time_ms": _is_spread, "ttt_minutes": _is_sized}
+    kept = {kind: [row for row in rows if usable[kind](row)] for kind, rows in kinds.items()}
     found = Measurements(
-        steps=tuple(_step_jobs(kinds["step_time_s"])),
-        llm=tuple(_llm_jobs(kinds["iter_time_ms"])),
-        submissions=tuple(_submissions(kinds["ttt_minutes"])),
+        steps=tuple(_step_jobs(kept["step_time_s"])),
+        llm=tuple(_llm_jobs(kept["iter_time_ms"])),
+        submissions=tuple(_submissions(kept["ttt_minutes"])),
+        left_out=sum(len(kinds[kind]) - len(rows) for kind, rows in kept.items()),
     )
     if not (found.steps or found.llm or found.submissions):
         hint = "its files need a column step_time_s, iter_time_ms or ttt_minutes"
@@ -185,8 +194,7 @@ _STEP_KEY = ("source", "cluster", "model", "dataset", "precision", "gpu_type")
 
 
 def _step_jobs(rows: Sequence[Row]) -> Iterator[StepJob]:
-    placed = [row for row in rows if _is_placed(row)]
-    for group in _grouped(placed, lambda row: tuple(row[name] for name in _STEP_KEY)):
+    for group in _grouped(rows, lambda row: tuple(row[name] for name in _STEP_KEY)):
         first = group[0]
         numbers = np.asarray([_placed(row) for row in group])
         names = ("workers", "nodes", "workers_per_node", "micro_batch")
@@ -223,6 +231,17 @@ def _placed(row: Row) -> tuple[float, float, float, float]:
 _LLM_KEY = ("source", "gpu_type", "hidden_size", "attention_heads", "num_layers", "seq_len")
 
 
+def _is_spread(row: Row) -> bool:
+    """Whether a model can be spread over GPUs as the row says."""
+    try:
+        llm_rows(
+            {name: [_number(row, name)] for name in LLM_COLUMNS}, gpu="A100", network_gb_per_s=100.0
+        )
+    except ValueError:
+        return False
+    return True
+
+
 def _llm_jobs(rows: Sequence[Row]) -> Iterator[LlmJob]:
     for group in _grouped(rows, lambda row: tuple(row[name] for name in _LLM_KEY)):
         yield LlmJob(
@@ -234,6 +253,11 @@ def _llm_jobs(rows: Sequence[Row]) -> Iterator[LlmJob]:
 
 
 # ---- MLPerf --------------------------------------------------------------------------------
+
+
+def _is_sized(row: Row) -> bool:
+    """Whether it is known how many GPUs the system had."""
+    return _number(row, "num_gpus") > 0
 
 
 def _submissions(rows: Sequence[Row]) -> Iterator[Submission]:

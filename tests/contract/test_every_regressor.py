@@ -139,6 +139,13 @@ def test_a_size_that_cannot_be_is_refused_with_its_column_and_row(regressor: Reg
                 refuse(wrong)
 
 
+def test_nothing_asked_gets_no_answer(regressor: Regressor) -> None:
+    X, y = regressor.rows()
+    none = {name: column[:0] for name, column in X.items()}
+    found = regressor.make().fit(X, y).predict_distribution(none)
+    assert found.shape == (0, len(LEVELS))
+
+
 def test_a_missing_column_is_named(regressor: Regressor) -> None:
     X, y = regressor.rows()
     less = {name: column for name, column in X.items() if name != regressor.size}

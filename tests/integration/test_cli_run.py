@@ -15,7 +15,7 @@ from support.planning import NOW, all_failed, estimate
 
 from planner.core.events import Event
 from planner.core.plan import Decision
-from planner.core.types import RunState
+from planner.core.types import RunState, Warning_
 from planner.services.api import LaunchRequest
 
 
@@ -94,6 +94,21 @@ def test_a_fresh_estimate_is_reused_under_the_new_goal(
     planner("run", "job.toml", "--yes", "--budget", "3")
     assert bool(services.asked("estimate")) != reused
     assert _launched(services).estimate.goal.budget_usd == 3.0
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_to_bear_in_mind_is_told_before_a_launch(
+    planner: Planner, services: FakeServices, kept: bool
+) -> None:
+    doubt = Warning_(
+        code="probe.only_one", text="Everything rests on one probe.", hint="probe more"
+    )
+    services.result = replace(services.result, warnings=(doubt,))
+    if kept:
+        services.kept = replace(services.result, created_at=datetime.now(UTC))
+    result = planner("run", "job.toml", "--yes", "--detach")
+    assert result.code == 0
+    assert result.err.index("warning: Everything rests on one probe.") < result.err.index("runs on")
 
 
 def test_a_printed_plan_can_be_run(

@@ -431,7 +431,7 @@ def test_the_valid_keys_of_the_table_are_the_hint(tmp_path: Path) -> None:
         ("goal", "budget = -4", "negative"),
         ("goal", 'budget = "€4"', "not an amount of money"),
         ("goal", "budget = nan", "not an amount of money"),
-        ("goal", "confidence = 90", "out of range: should be less than 1"),
+        ("goal", "confidence = 90", "out of range: should be less than or equal to 0.99"),
         ("goal", 'confidence = "high"', "is not a number"),
         ("goal", 'prefer = "cheap"', 'is none of "cost", "time" or "risk"'),
         ("goal", 'prefer = "tiem"', 'did you mean "time"?'),

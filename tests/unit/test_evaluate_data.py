@@ -52,6 +52,18 @@ def test_rows_without_a_place_or_a_time_are_left_out(tmp_path: Path) -> None:
     assert len(read(tmp_path).steps[0].step_s) == 1
 
 
+def test_incomplete_rows_of_other_kinds_are_left_out_and_counted(tmp_path: Path) -> None:
+    rows = llm_rows(lambda row: 1.5, layouts=[(1, 1, 1), (2, 1, 1)])
+    cannot_be = {**rows[2], "attention_heads": 3}
+    write(tmp_path / "llm.csv", LLM_FIELDS, [rows[0], {**rows[0], "seq_len": ""}, cannot_be])
+    systems = submission_rows(lambda size: 100 / size)
+    write(tmp_path / "m.csv", SUBMISSION_FIELDS, [*systems, {**systems[0], "num_gpus": ""}])
+    found = read(tmp_path)
+    assert [len(job.iteration_s) for job in found.llm] == [1]
+    assert len(found.submissions) == len(systems)
+    assert found.left_out == 3
+
+
 def test_jobs_are_told_apart_by_everything_that_changes_their_speed(tmp_path: Path) -> None:
     rows = step_rows(flat) + step_rows(flat, gpu="V100") + step_rows(flat, dataset="large")
     write(tmp_path / "steps.csv", STEP_FIELDS, rows)

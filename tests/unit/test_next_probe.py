@@ -68,6 +68,21 @@ def test_the_table_ends_with_the_line() -> None:
     assert "Next probe" not in estimate_text(estimate(), show_all=False, limit=None)
 
 
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_a_narrow_terminal_hides_nothing_of_an_option(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr("planner.cli.optiontable.terminal_width", lambda: width)
+    result = estimate()
+    shown = estimate_text(result, show_all=True, limit=None)
+    for option in result.options:
+        rows = shown[shown.index(option.id) :].splitlines()[:2]
+        told = "\n".join(rows)
+        assert option.evidence in told
+        assert all(reason.code in told for reason in option.reasons)
+        assert f"dominated by {option.dominated_by}" in told or option.dominated_by is None
+
+
 def test_the_document_carries_it_and_every_decision() -> None:
     result = with_probe()
     assert result.next_probe is not None

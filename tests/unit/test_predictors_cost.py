@@ -91,6 +91,14 @@ def test_a_price_below_zero_is_refused() -> None:
         learned().predict({"run_s": [1.0], "usd_per_h": [-1.0]})
 
 
+def test_quantiles_of_the_time_that_fall_are_refused() -> None:
+    falling = np.linspace(20.0, 10.0, len(LEVELS))[None]
+    with pytest.raises(ValueError, match="do not fall"):
+        CostRegressor().fit(
+            {"run_s": np.zeros(0), "usd_per_h": np.zeros(0)}, []
+        ).predict_distribution({"run_s": falling, "usd_per_h": np.ones(1)})
+
+
 def test_quantiles_of_the_time_are_no_bill() -> None:
     with pytest.raises(ValueError, match="vector"):
         CostRegressor().fit({"run_s": np.ones((1, len(LEVELS))), "usd_per_h": [1.0]}, [1.0])

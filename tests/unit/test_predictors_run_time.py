@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from predictors.conformal import ENOUGH, PRIOR_DRIFT_SIGMA, calibrate
 from predictors.features import mean_step_s, run_table, step_weight, trial_table
 from predictors.registry import job_predictor
 from predictors.run_parts import RunParts, steps_of
+from predictors.run_time import RunTimeRegressor
+from predictors.step_time import StepTimeRegressor
 from tests.support.syntheticjobs import WORK, SyntheticJob, configuration
 
 QUIET = SyntheticJob(drift=0.0)
@@ -185,6 +188,38 @@ def test_a_part_that_took_nothing_once_does_not_rule_the_others() -> None:
     median, sd = part.rest.at(np.asarray([1.0]))
     assert 1.5 < median[0] < 3.0
     assert median[0] * np.exp(2.33 * sd[0]) < 12.0
+
+
+def test_parameters_of_the_law_of_steps_are_reached_through_the_run() -> None:
+    model = RunTimeRegressor(step=StepTimeRegressor(members=4))
+    assert model.get_params()["step__members"] == 4
+    assert "step__members" not in model.get_params(deep=False)
+    assert model.set_params(step__members=3, restart_s=5.0).step.members == 3
+    with pytest.raises(ValueError, match="no parameter 'members'"):
+        model.set_params(step__members=3, members=2)
+
+
+@pytest.mark.parametrize("bad", [{"global_batch": 0.0}, {"global_batch": -3.0}])
+def test_work_that_cannot_be_is_refused(bad: dict[str, float]) -> None:
+    trial = {"workers": [1.0], "micro_batch": [8.0], "steps": [50.0]}
+    model = RunTimeRegressor().fit(trial, [10.0])
+    asked = {"workers": [1.0], "micro_batch": [8.0], "samples": [640.0], "epochs": [2.0]}
+    assert model.predict(asked)[0] > 0
+    with pytest.raises(ValueError, match="global_batch"):
+        model.predict({**asked, **{name: [value] for name, value in bad.items()}})
+
+
+def test_trials_that_never_end_are_refused() -> None:
+    trial = {"workers": [1.0], "micro_batch": [8.0], "steps": [50.0], "tail_s": [inf]}
+    with pytest.raises(ValueError, match="tail_s"):
+        RunTimeRegressor().fit(trial, [10.0])
+    with pytest.raises(ValueError, match="restart_s"):
+        RunTimeRegressor(restart_s=-1.0).fit({**trial, "tail_s": [0.1]}, [10.0])
+
+
+def test_a_run_that_never_ended_calibrates_nothing() -> None:
+    said = Distribution.lognormal(100.0, 0.1)
+    assert calibrate([(said, inf)]) == calibrate([])
 
 
 def test_one_hiccup_is_not_taken_for_every_step() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +277,21 @@ def test_a_goal_that_nothing_can_meet_is_not_probed_for(tmp_path: Path, law: Law
     assert result.recommendation.option_id is None
     assert result.next_probe is not None
     assert result.next_probe.reason in ("settled", "not_worth")
+
+
+def test_a_time_that_is_no_number_does_not_settle_what_is_open(tmp_path: Path, law: Law) -> None:
+    estimate(tmp_path, job(tmp_path, max_cost_usd=0.07))
+    real = law.result
+
+    def broken(prober: Prober, key: str, trial: Trial) -> ProbeResult:
+        found = real(prober, key, trial)
+        return replace(found, step_time_s=(nan, *found.step_time_s))
+
+    law.result = broken  # type: ignore[method-assign]
+    result = estimate(tmp_path / "other", job(tmp_path, max_cost_usd=0.07))
+    assert result.next_probe is not None
+    assert isfinite(result.next_probe.time_s)
+    assert result.next_probe.reason == "cap"
 
 
 def test_probes_that_contradict_each_other_are_borne(tmp_path: Path, law: Law) -> None:

@@ -44,14 +44,19 @@ def test_a_duration_is_read(text: str, seconds: float) -> None:
     assert units.parse_duration_s(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["30", "30.5", "0", "+30"])
+@pytest.mark.parametrize("text", ["30", "30.5", "+30"])
 def test_a_bare_number_is_asked_for_its_unit(text: str) -> None:
     with pytest.raises(UnitError) as caught:
         units.parse_duration_s(text)
-    number = text.lstrip("+")
-    assert caught.value.text.startswith(f"{number} what?")
-    assert caught.value.hint == f"write {number}m or {number}s"
+    assert caught.value.text.startswith(f"{text.lstrip('+')} what?")
+    assert caught.value.hint == f"write {text}m or {text}s"
     assert caught.value.exit_code is ExitCode.USAGE
+
+
+def test_nothing_without_a_unit_is_not_asked_to_be_nothing_with_one() -> None:
+    with pytest.raises(UnitError) as caught:
+        units.parse_duration_s("0")
+    assert caught.value.hint == "write for example 6h or 90m"
 
 
 @pytest.mark.parametrize(

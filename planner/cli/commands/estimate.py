@@ -57,12 +57,13 @@ def estimate(
     flags = GoalFlags(deadline=deadline, budget=budget, confidence=confidence, prefer=prefer)
     goal, caps = goal_of(spec.goal, flags), {"max_cost": max_probe_cost, "max_time": max_probe_time}
     request = request_of(spec, goal, no_probe=no_probe, fresh=fresh, **caps)
-    from planner.cli.estimating import make_estimate
+    from planner.cli.estimating import make_estimate, tell_warnings
     from planner.cli.progress import sink
 
     events = sink(ndjson=ndjson)
     result = make_estimate(called.services(), request, events)
     _print(result, events, json=json, ndjson=ndjson, show_all=show_all, limit=limit)
+    tell_warnings(result, events)
     code = outcome(result, gates, events)
     if code:
         raise typer.Exit(code)
@@ -129,17 +130,6 @@ def _print(
         from planner.cli.optiontable import estimate_text
 
         render.text(estimate_text(result, show_all=show_all, limit=limit))
-    _warn(result, events)
-
-
-def _warn(result: EstimateResult, events: EventSink) -> None:
-    """Tell what to bear in mind with these options; not again why a probe failed."""
-    from planner.cli.progress import Words
-
-    told = events.reasons if isinstance(events, Words) else {}
-    for warning in result.warnings if result.options else ():
-        if not any(reason in warning.text for reason in told):
-            diagnostics.warn(warning.text, warning.hint)
 
 
 APPS = {

@@ -131,7 +131,15 @@ def run(
         if not _attached(services, name or result.job.name, wish, goal, output, planned=result):
             if flags.given:
                 result = services.rescore(result, goal)
+            _warn(result)
             _launch(called, services, result, wish, output)
+
+
+def _warn(result: EstimateResult) -> None:
+    """What to bear in mind with a kept estimate."""
+    from planner.cli.estimating import tell_warnings
+
+    tell_warnings(result)
 
 
 def _launch(
@@ -162,17 +170,21 @@ def _estimated(
     services: Services, job: JobSpec, goal: Goal, request: EstimateRequest, output: _Output
 ) -> EstimateResult:
     """A fresh enough estimate of this job, or a new one."""
-    from planner.cli.estimating import make_estimate, no_evidence
+    from planner.cli.estimating import make_estimate, no_evidence, tell_warnings
     from planner.cli.progress import sink
+    from planner.core.units import format_duration
 
     kept = services.latest_estimate(job)
     if kept is not None and kept.options:
         age_s = (datetime.now(UTC) - kept.created_at).total_seconds()
         if age_s <= FRESH_S:
-            diagnostics.say(f"using {kept.id}, made {age_s:.0f} s ago")
-            return services.rescore(kept, goal)
+            diagnostics.say(f"using {kept.id}, made {format_duration(age_s)} ago")
+            result = services.rescore(kept, goal)
+            _warn(result)
+            return result
     events = sink(ndjson=output.ndjson)
     result = make_estimate(services, request, events)
+    tell_warnings(result, events)
     if not result.options and not (output.json or output.ndjson):
         failure = no_evidence(result, told_to=events)
         diagnostics.tell(failure)

@@ -10,7 +10,8 @@ from predictors.doubts import Doubts
 
 _AGAIN = "Estimate again with --fresh on a quiet machine."
 _MORE = (
-    "Allow more probes ([probe] in the job file), or name the configuration that counts in [job]."
+    "Let planner probe more (without --no-probe, or with higher caps in [probe]), or name the"
+    " configuration that counts in [job]."
 )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from statistics import fmean
 
 from planner.core.choose import terms_of
@@ -148,10 +149,9 @@ def _probe_s(
     conclusion: Conclusion,
 ) -> list[float]:
     """What a probe of each option takes: its steps, and what probes took besides theirs."""
+    told = [(p, [t for t in p.step_time_s if 0 < t < inf]) for p in probes if p.state == "ok"]
     beside = [
-        max(p.wall_s - (p.steps + p.warmup_steps) * fmean(p.step_time_s), 0.0)
-        for p in probes
-        if p.state == "ok" and p.step_time_s
+        max(p.wall_s - (p.steps + p.warmup_steps) * fmean(times), 0.0) for p, times in told if times
     ]
     steps = settings.steps + settings.warmup_steps
     fixed_s = fmean(beside) if beside else FIRST_PROBE_S
