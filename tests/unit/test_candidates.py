@@ -244,7 +244,14 @@ def test_where_nothing_fits_parallel_is_named() -> None:
     job = replace(GPT, tensor_parallel=(4,))
     with pytest.raises(UsageError) as caught:
         trials(job, offers(1, 2), 64, distributed=True)
+    assert "a replica needs 4 workers, and the places offer 1, 2" in caught.value.text
     assert "[parallel]" in (caught.value.hint or "")
+    assert "slots" in (caught.value.hint or "")
+
+
+def test_where_no_batch_multiplies_the_worker_counts_are_named() -> None:
+    with pytest.raises(UsageError, match=r"global batch of 33: no worker count \(2, 4\)"):
+        trials(replace(JOB, worker_counts=(2, 4)), offers(1, 2, 4), 33, distributed=True)
 
 
 def test_every_way_to_spread_a_replica_is_tried_once_after_the_usual_probes() -> None:

@@ -138,10 +138,7 @@ def batch_unknown(job: JobSpec, offers: Offers) -> Trial:
         for spread in _spreads(job, offer.resources)
     ]
     if not found:
-        raise UsageError(
-            "no worker count on offer is a whole number of replicas",
-            hint="Change workers in [job], or [parallel].",
-        )
+        raise _nothing_left(job, offers, job.worker_counts, 0)
     return min(found, key=lambda t: (t.resources.workers, t.offer.price.usd_per_h))
 
 
@@ -198,15 +195,32 @@ def trials(
         for knobs in _knobs(job, spread, offer.resources.workers, global_batch)
     ]
     if not found:
-        raise UsageError(
-            f"no configuration keeps the global batch of {global_batch}: no worker count and "
-            "micro-batch on offer multiply to it",
-            hint="Change global_batch, micro_batches or workers in [job]"
-            + (", or [parallel]." if job.model else "."),
-        )
+        raise _nothing_left(job, offers, wanted, global_batch)
     found.sort(key=lambda t: (t.resources.workers, *spread_of(t), -t.knobs.micro_batch))
     warnings += _unused_batches(job, found, global_batch)
     return tuple(found), tuple(warnings)
+
+
+def _nothing_left(
+    job: JobSpec, offers: Offers, wanted: Sequence[int], global_batch: int
+) -> UsageError:
+    """Why no configuration can be: workers hold no whole replicas, or batches do not divide."""
+    shapes = [offer.resources for _, offer in offers.found]
+    shapes = [shape for shape in shapes if not wanted or shape.workers in wanted]
+    there = ", ".join(map(str, sorted({shape.workers for shape in shapes})))
+    replica = min(p * t for p in job.pipeline_parallel for t in job.tensor_parallel)
+    if not any(list(_spreads(job, shape)) for shape in shapes):
+        return UsageError(
+            f"no worker count is a whole number of replicas: a replica needs {replica} workers, "
+            f"and the places offer {there}",
+            hint="Change [parallel], or what the places have in [[where]] (slots, gpus).",
+        )
+    return UsageError(
+        f"no configuration keeps the global batch of {global_batch}: no worker count ({there}) "
+        "and micro-batch on offer multiply to it",
+        hint="Change global_batch, micro_batches or workers in [job]"
+        + (", or [parallel]." if job.model else "."),
+    )
 
 
 def _unused_batches(job: JobSpec, found: Sequence[Trial], global_batch: int) -> list[Warning_]:
