@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from planner.cli import diagnostics, render
-from planner.cli.runtext import last_line, live_line
+from planner.cli.runtext import last_line, live_line, resumed_from
 from planner.cli.watch import Ending, LiveLine, PlainLines, Watcher, exit_code, ignore
 from planner.core.errors import ExitCode
 from planner.services.api import RunView, Services
@@ -83,7 +83,8 @@ def _told(services: Services, view: RunView, ending: Ending) -> int:
         )
     elif code in (ExitCode.RUN_FAILED, ExitCode.BUDGET_STOP) and run.reason:
         diagnostics.tell_text(
-            f"{run.id}: {run.reason}", f"planner logs {run.id}; planner resume {run.id} goes on"
+            f"{run.id}: {run.reason}",
+            f"planner logs {run.id}; planner resume {run.id} goes on {resumed_from(view)}",
         )
     elif code == ExitCode.LATE:
         diagnostics.tell_text(f"{run.id} finished after its deadline")

@@ -97,7 +97,7 @@ def run_block(view: RunView, now: datetime) -> str:
     lines += [f"warning     {text}" for text in view.warnings]
     if not run.supervisor_alive and run.state not in RESTING:
         lines.append(
-            f"its supervisor is gone: planner resume {run.id} goes on {_from(view)},"
+            f"its supervisor is gone: planner resume {run.id} goes on {resumed_from(view)},"
             f" planner cancel {run.id} ends it"
         )
     return "\n".join(lines)
@@ -231,7 +231,7 @@ def _no_checkpoint(view: RunView) -> str:
     return "none yet" if view.keeps_progress else "none: its script keeps no checkpoint"
 
 
-def _from(view: RunView) -> str:
+def resumed_from(view: RunView) -> str:
     """Where a resumed run goes on."""
     step = view.last_checkpoint_step
     return "from the beginning" if step is None else f"from step {step}"
