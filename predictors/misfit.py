@@ -111,10 +111,14 @@ def credible(columns: Table, y: Array) -> tuple[Array, Mask]:
 
     Noise only slows: of two rows at one placement, where the one of less work took much longer, it
     was slowed by something else, and the other bounds it. k passes of a batch take at most k / k'
-    times what k' passes of it took, or of a larger one.
+    times what k' passes of it took, or of a larger one. But a row with more processes to load its
+    samples bounds none with fewer, nor with an unknown number, which may truly take longer.
     """
-    place = np.stack([columns[n] for n in ("workers", "nodes", "workers_per_node")], axis=1)
+    names = ("workers", "nodes", "workers_per_node", "on_cpu")
+    place = np.stack([columns[n] for n in names], axis=1)
     alike = (place[:, None] == place[None]).all(axis=2)
+    j = columns["loader_workers"]
+    alike &= (j[None] <= j[:, None]) | (np.isnan(j[None]) & np.isnan(j[:, None]))
     m, k = columns["micro_batch"], columns["accumulation"]
     larger = (m[None] > m[:, None]) | ((m[None] == m[:, None]) & (k[None] != k[:, None]))
     most = y[None] * np.maximum(k[:, None] / k[None], 1.0)

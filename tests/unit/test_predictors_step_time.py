@@ -175,6 +175,24 @@ def test_a_probe_that_more_work_outruns_by_far_does_not_spoil_the_others() -> No
     assert np.abs(disturbed / calm - 1).max() < 0.15
 
 
+@pytest.mark.parametrize("helpers", [8.0, np.nan])
+def test_a_probe_that_loads_its_own_samples_is_not_outrun_by_one_with_helpers(helpers) -> None:
+    columns = {
+        "workers": [1.0] * 4,
+        "micro_batch": [16.0, 32.0, 64.0, 128.0],
+        "loader_workers": [0.0, 0.0, helpers, helpers],
+    }
+    step_s = [0.56, 1.12, 0.32, 0.64]
+    model = StepTimeRegressor().fit(columns, step_s)
+    assert not model.doubt_.wild.any()
+    if np.isfinite(helpers):  # else the law takes them for one process
+        q = model.predict_distribution(columns)
+        assert np.all((q[:, I05] < step_s) & (step_s < q[:, I95]))
+    columns["loader_workers"] = [2.0, 8.0, 2.0, 8.0]
+    wild = StepTimeRegressor().fit(columns, [0.5, 1.0, 0.2, 0.4]).doubt_.wild
+    assert wild.tolist() == [True, True, False, False]
+
+
 def test_probes_that_contradict_each_other_widen_every_interval(probed) -> None:
     columns, step_s = probed
     twice = {name: np.concatenate([c, c]) for name, c in columns.items()}
