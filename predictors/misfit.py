@@ -106,8 +106,8 @@ def octaves_outside(here: Table, there: Table) -> Array:
     return total
 
 
-def credible(columns: Table, y: Array) -> tuple[Array, Mask]:
-    """Steps, s, at most what more work took, and which of them were longer by far than that.
+def outrun(columns: Table, y: Array) -> Mask:
+    """Which of the steps, s, were longer by far than what more work took.
 
     Noise only slows: of two rows at one placement, where the one of less work took much longer, it
     was slowed by something else, and the other bounds it. k passes of a batch take at most k / k'
@@ -123,8 +123,8 @@ def credible(columns: Table, y: Array) -> tuple[Array, Mask]:
     larger = (m[None] > m[:, None]) | ((m[None] == m[:, None]) & (k[None] != k[:, None]))
     most = y[None] * np.maximum(k[:, None] / k[None], 1.0)
     bound = np.where(alike & larger, most, np.inf).min(axis=1)
-    wild = y > _WILD * bound
-    return np.where(wild, bound, y), wild
+    result: Mask = y > _WILD * bound
+    return result
 
 
 def misfit_ratio(jacobian: Array, miss: Array, found: float, student: float) -> float:

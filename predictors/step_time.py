@@ -14,10 +14,10 @@ from predictors.features import COLUMNS, Table, pieces, table, take, targets, we
 from predictors.misfit import (
     alike_noise,
     away_sigma,
-    credible,
     interpolate,
     interpolate_each,
     misfit_ratio,
+    outrun,
 )
 from predictors.posterior import Fit, optimise, perturbations, robust
 from predictors.prior import StepPrior, physics
@@ -28,7 +28,6 @@ from predictors.wild import Doubt
 if TYPE_CHECKING:
     from planner.core.distribution import Array
     from predictors.features import Index
-    from predictors.wild import Mask
 
 _STUDENT = 12.0
 """Degrees of freedom of a row's error: a probe beside a noisy neighbour pulls little."""
@@ -101,13 +100,12 @@ class StepTimeRegressor(Estimator):
         columns = table(X, optional=("loader_wait_s",))
         y = targets(y, len(columns["workers"]), unit="s")
         weight = weights(sample_weight, len(y))
-        y, outrun = credible(columns, y)
         self.prior_: StepPrior = self._prior(columns)
         self.misfit_sigma_ = float(self.misfit_sigma)
-        self.doubt_ = self._doubt(columns, y, weight, outrun)
-        weight = np.where(self.doubt_.wild, wild.WEIGHT * weight, weight)
+        self.doubt_ = self._doubt(columns, y, weight)
         believed = np.flatnonzero(~self.doubt_.wild)
-        self.scale_: Scale = step_law.scale_of(take(columns, believed), y[believed])
+        columns, y, weight = take(columns, believed), y[believed], weight[believed]
+        self.scale_: Scale = step_law.scale_of(columns, y)
         for _ in range(_UPDATES):
             theta, first = self._optimise(columns, y, weight, members=1)
             before = self.misfit_sigma_
@@ -115,7 +113,7 @@ class StepTimeRegressor(Estimator):
             if abs(self.misfit_sigma_ / before - 1) < _SETTLED:
                 break
         self.theta_: Array = self._optimise(columns, y, weight, members=self.members)[0]
-        self.columns_: dict[str, Array] = take(columns, np.arange(len(y)))
+        self.columns_: dict[str, Array] = columns
         self.weight_: Array = weight
         self.n_features_in_ = len(COLUMNS)
         self.misses_: Array = np.log(y) - self._log_law(columns)
@@ -226,7 +224,7 @@ class StepTimeRegressor(Estimator):
     def _prior(self, columns: Table) -> StepPrior:
         return self.prior or physics(on_cpu=bool(np.mean(columns["on_cpu"]) > 0.5))
 
-    def _doubt(self, columns: Table, y: Array, weight: Array, outrun: Mask) -> Doubt:
+    def _doubt(self, columns: Table, y: Array, weight: Array) -> Doubt:
         """Which rows not to believe, as fits to the others have it."""
         factor = np.linalg.cholesky(self.prior_.covariance)
         sigma = self._row_sigma(weight)
@@ -241,7 +239,7 @@ class StepTimeRegressor(Estimator):
             away = away_sigma(here, there, curve=self.curve_sigma, octave=self.octave_sigma)
             return np.log(step), float(np.hypot(sigma[row], away[0]))
 
-        return wild.doubt(columns, y, outrun, refit, foresee)
+        return wild.doubt(columns, y, outrun(columns, y), refit, foresee)
 
     def _optimise(
         self,

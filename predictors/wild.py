@@ -7,9 +7,10 @@ predict of it: Student's t about what fits to them say, as the size of their err
 at first, and then the rest without it. Noise only slows: a row that is too fast is not suspected,
 and shows as misfit.
 
-A row is left out where that is likelier than not. But not the only one of a placement with more
-workers than others have: nothing else tells what those workers cost each other, which may be that
-much; nor one of two. Then the interval reaches down to where the truth is if the row is wild.
+A row is left out of the fit where that is likelier than not; however little it weighed, a factor of
+ten would still move what the other rows leave to the prior. But not the only one of a placement
+with more workers than others have: nothing else tells what those workers cost each other, which may
+be that much; nor one of two. Then the interval reaches down to where the truth is if the row is wild.
 """
 
 from __future__ import annotations
@@ -40,8 +41,6 @@ Foresee = Callable[[Scale, "Array", int, "Index"], "tuple[Array, float]"]
 """Unit, draws in units of the prior (draws, parameters), a row, and the rows that they rest on ->
 log steps at that row, (draws,), and the standard deviation of a measurement about each."""
 
-WEIGHT = 0.003
-"""Of a wild row, against that of another."""
 CHANCE = 0.02
 """That a trial is wild, before anything is seen of it; a guess."""
 SIGMA = 1.5
@@ -105,7 +104,7 @@ def doubt(columns: Table, y: Array, outrun: Mask, refit: Refit, foresee: Foresee
     Args:
         columns: Their configurations.
         y: Step times, s, shape (n,).
-        outrun: Those known to be wild (`misfit.credible`); not all of them.
+        outrun: Those known to be wild (`misfit.outrun`); not all of them.
         refit: Fits the law to some of the rows.
         foresee: What such fits predict.
     """

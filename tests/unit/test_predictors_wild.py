@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from planner.core.distribution import I05, I95
 from planner.core.types import ProbeResult
 from predictors.job import ProbedJobPredictor
 from predictors.step_time import StepTimeRegressor
@@ -85,6 +86,25 @@ def test_a_second_slow_probe_is_found_after_the_first() -> None:
     bad = intervals([times(p, {1: 10.0, 4: 6.0}.get(i, 1.0)) for i, p in enumerate(good)])
     assert np.all(bad[:, 0] < 1)
     assert np.all(bad[:, 1] > 1)
+
+
+@pytest.mark.parametrize("factor", [10.0, 1000.0])
+def test_a_row_that_is_not_believed_has_no_say_in_the_fit(factor: float) -> None:
+    columns = {
+        "workers": [1, 1, 2, 2, 2, 4],
+        "nodes": [1, 1, 1, 2, 2, 1],
+        "micro_batch": [32, 1024, 32, 32, 1024, 32],
+    }
+    y = np.array([0.043, 0.702, 0.049, factor * 0.104, 0.722, 0.058])
+    model = StepTimeRegressor(members=8).fit(columns, y)
+    assert np.flatnonzero(model.doubt_.wild).tolist() == [3]
+    kept = [0, 1, 2, 4, 5]
+    without = StepTimeRegressor(members=8).fit(
+        {name: np.asarray(column)[kept] for name, column in columns.items()}, y[kept]
+    )
+    np.testing.assert_allclose(model.predict(columns), without.predict(columns), rtol=1e-9)
+    q, calm = (fit.predict_distribution(columns) for fit in (model, without))
+    assert np.all(q[:, I95] / q[:, I05] > calm[:, I95] / calm[:, I05])
 
 
 def test_doubts_are_kept_as_json() -> None:
