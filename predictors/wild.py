@@ -9,8 +9,9 @@ and shows as misfit.
 
 A row is left out of the fit where that is likelier than not; however little it weighed, a factor of
 ten would still move what the other rows leave to the prior. But not the only one of a placement
-with more workers than others have: nothing else tells what those workers cost each other, which may
-be that much; nor one of two. Then the interval reaches down to where the truth is if the row is wild.
+with more workers than others have: nothing else tells what those workers cost each other, which
+may be that much; nor one of two. Then the interval reaches down to where the truth is if the row is
+wild.
 """
 
 from __future__ import annotations
