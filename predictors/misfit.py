@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 _LENGTHS = {"workers_per_node": 1.0, "nodes": 1.0}
 """Octaves over which misfit is alike."""
+_FULL = 2.5
+"""Octaves of probed micro-batches that show a job's range."""
+_SLOPE = 0.2
+"""Standard deviation of the log step for each octave from the only probed micro-batch: steps may
+grow by any factor from 1 to 2 in one."""
 _FEATURES = 256
 _FREEDOM = 4.0
 """Weight of the prior misfit against the residuals, in rows."""
@@ -85,6 +90,9 @@ def interpolate_each(columns: Table, misses: Array, *, sigma: float, noise: Arra
 def away_sigma(here: Table, there: Table, *, curve: float, octave: float) -> Array:
     """Standard deviation of the log step that being away from the fitted rows adds, shape (n,).
 
+    Where they show little of the range of micro-batches, each octave from them adds as well: how
+    much of a pass goes by its samples is open, and with it how steps grow.
+
     Args:
         here: n configurations.
         there: Fitted configurations.
@@ -93,8 +101,20 @@ def away_sigma(here: Table, there: Table, *, curve: float, octave: float) -> Arr
     """
     apart = np.log2(here["micro_batch"])[:, None] - np.log2(there["micro_batch"])[None, :]
     between = curve * np.sqrt(1 - np.exp(-((apart**2).min(axis=1))))
-    result: Array = np.hypot(between, octave * octaves_outside(here, there))
+    slope = _SLOPE * unknown_range(there) * np.abs(apart).min(axis=1)
+    outside = octave * octaves_outside(here, there)
+    result: Array = np.sqrt(between**2 + slope**2 + outside**2)
     return result
+
+
+def unknown_range(columns: Table) -> float:
+    """How little the fitted rows tell of a job's range of micro-batches: 1 of one batch, 0 of all.
+
+    Those of the fewest workers count, as only between them nothing but the micro-batch differs.
+    """
+    few = columns["workers"] == columns["workers"].min()
+    batches = np.log2(columns["micro_batch"][few])
+    return max(1.0 - float(batches.max() - batches.min()) / _FULL, 0.0) ** 2
 
 
 def octaves_outside(here: Table, there: Table) -> Array:

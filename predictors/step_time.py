@@ -20,7 +20,7 @@ from predictors.misfit import (
     outrun,
 )
 from predictors.posterior import Fit, optimise, perturbations, robust
-from predictors.prior import StepPrior, physics
+from predictors.prior import StepPrior, opened, physics
 from predictors.residual import ResidualModel
 from predictors.step_law import Scale
 from predictors.wild import Doubt
@@ -105,6 +105,7 @@ class StepTimeRegressor(Estimator):
         self.doubt_ = self._doubt(columns, y, weight)
         believed = np.flatnonzero(~self.doubt_.wild)
         columns, y, weight = take(columns, believed), y[believed], weight[believed]
+        self.prior_ = self._prior(columns)
         self.scale_: Scale = step_law.scale_of(columns, y)
         for _ in range(_UPDATES):
             theta, first = self._optimise(columns, y, weight, members=1)
@@ -222,7 +223,8 @@ class StepTimeRegressor(Estimator):
     # ---- fitting
 
     def _prior(self, columns: Table) -> StepPrior:
-        return self.prior or physics(on_cpu=bool(np.mean(columns["on_cpu"]) > 0.5))
+        known = self.prior or physics(on_cpu=bool(np.mean(columns["on_cpu"]) > 0.5))
+        return opened(known, columns)
 
     def _doubt(self, columns: Table, y: Array, weight: Array) -> Doubt:
         """Which rows not to believe, as fits to the others have it."""
