@@ -188,15 +188,15 @@ def test_a_full_disk_does_not_keep_a_run_from_being_stopped(tmp_path, monkeypatc
     assert case.warnings() == ["control.failed"]
 
 
-def test_metrics_that_are_not_numbers_are_told_and_do_no_harm(tmp_path):
+@pytest.mark.parametrize("loss", ["NaN", "null"])  # the SDK writes null for what is not finite
+def test_metrics_that_are_not_numbers_are_told_and_do_no_harm(tmp_path, loss):
     case = make_case(tmp_path)
     events = case.run.attempt(1).events(0)
 
     def diverge():
         with events.open("a") as file:
-            file.write(
-                '{"t": 1, "type": "metric", "step": 9, "values": {"loss": NaN, "lr": 0.1}}\n'
-            )
+            values = f'{{"loss": {loss}, "lr": 0.1}}'
+            file.write(f'{{"t": 1, "type": "metric", "step": 9, "values": {values}}}\n')
             file.write('{"t": 1, "type": "checkpoint", "step": 9, "duration_s": Infinity}\n')
             file.write("garbage\n")
 

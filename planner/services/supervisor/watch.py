@@ -359,8 +359,15 @@ class Watch:
         return max(attempt.launched_s, min(at_s, now_s) - spent_s)
 
     def _finite(self, values: Mapping[str, Any]) -> dict[str, float]:
-        """Numbers that are numbers; the first one that is not is told of: training may diverge."""
-        numbers = {k: float(v) for k, v in values.items() if isinstance(v, int | float)}
+        """Numbers that are numbers; the first one that is not is told of: training may diverge.
+
+        JSON has no word for those: the SDK writes null.
+        """
+        numbers = {
+            key: math.nan if value is None else float(value)
+            for key, value in values.items()
+            if value is None or isinstance(value, int | float)
+        }
         odd = sorted(key for key, value in numbers.items() if not math.isfinite(value))
         if odd and not self._told_odd:
             self._told_odd = True
