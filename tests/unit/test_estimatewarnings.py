@@ -54,6 +54,14 @@ def test_when_all_is_well_nothing_is_said() -> None:
     assert option_warnings(()) == ()
 
 
+def test_a_script_that_makes_each_worker_a_replica_is_told_of_parallel() -> None:
+    shared = replace(GOOD, knobs=replace(GOOD.knobs, tensor_parallel=2))
+    (told,) = batch_warning([shared], GOOD.knobs.global_batch // 2)
+    assert told.hint is not None and "[parallel]" in told.hint
+    (alone,) = batch_warning([GOOD, shared], GOOD.knobs.global_batch // 2)
+    assert alone.hint is not None and "[parallel]" not in alone.hint
+
+
 def test_a_batch_that_no_epoch_fills_is_told() -> None:
     (told,) = batch_over_data(WORK.samples + 1, WORK)
     assert told.code == "job.batch_over_data"

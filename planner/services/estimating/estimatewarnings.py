@@ -37,12 +37,18 @@ def assumed_batch() -> Warning_:
 
 def batch_warning(probes: Sequence[ProbeResult], asked: int) -> tuple[Warning_, ...]:
     """The script took another batch than it was told."""
-    seen = sorted({p.knobs.global_batch for p in probes if p.state == "ok"} - {asked})
+    other = [p for p in probes if p.state == "ok" and p.knobs.global_batch != asked]
+    seen = sorted({p.knobs.global_batch for p in other})
     if not seen:
         return ()
     taken = " and ".join(map(str, seen))
     text = f"The script takes {taken} samples a step, where {asked} were asked for."
     hint = "Set global_batch in [job] to what the script does, or let it obey planner's."
+    if all(p.knobs.replica_workers > 1 for p in other):
+        hint = (
+            "Let the script share a replica over its workers as {tensor_parallel} and "
+            "{pipeline_parallel} say, or leave [parallel] out."
+        )
     return (Warning_(code="job.global_batch_ignored", text=text, hint=hint),)
 
 
