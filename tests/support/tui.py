@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from textual.app import App
 from textual.pilot import Pilot
 
 from planner.core.adjust import planned
@@ -75,9 +76,7 @@ class Stage:
 
     def screen_text(self) -> str:
         """What stands on the screen."""
-        # Textual has no public way to read the cells; the screenshot would need an SVG parser.
-        strips = self.app.screen._compositor.render_strips()
-        return "\n".join(strip.text.rstrip() for strip in strips)
+        return _shown(self.app)
 
     @property
     def tab(self) -> str:
@@ -95,13 +94,24 @@ def live(**changes: Any) -> tuple[FakeServices, Stage]:
     return services, stage
 
 
+def _shown(app: App[None]) -> str:
+    # Textual has no public way to read the cells; the screenshot would need an SVG parser.
+    strips = app.screen._compositor.render_strips()
+    return "\n".join(strip.text.rstrip() for strip in strips)
+
+
 async def settle(pilot: Pilot[None]) -> None:
-    """Until every question that was asked has its answer on the screen."""
-    for _ in range(3):
+    """Until every question that was asked has its answer on the screen: it stays as it is."""
+    seen, still = "", 0
+    for _ in range(200):
         # A delay of 0 waits for the widgets only; without one the pilot waits for an idle process.
         await pilot.pause(0)
         await pilot.app.workers.wait_for_complete()
-    await pilot.pause(0)
+        shown = _shown(pilot.app)
+        still = still + 1 if shown == seen else 0
+        seen = shown
+        if still == 3:
+            return
 
 
 async def press(pilot: Pilot[None], *keys: str) -> None:
