@@ -38,8 +38,9 @@ BUNDLED = Path(__file__).parent / "data" / "step_prior.json"
 
 
 _BEYOND, _BEYOND_SIGMA = 1.0, 4.0
-"""Octaves from a single probed micro-batch to the largest of the job: mean, standard deviation. By
-held-out jobs of which one small batch was probed; the mean is low for those of a large one."""
+"""Octaves from a single probed micro-batch to the largest of the job: mean, standard deviation.
+Chosen on published jobs, known to the shipped prior, of which one small batch was probed; the mean
+is low for those of a large one."""
 _TOGETHER = 0.5
 """Share of that variance in which parameters go together; jobs differ in each as well."""
 _BY_BATCH: Mapping[str, float] = {
